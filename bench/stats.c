@@ -1,0 +1,69 @@
+/* stats.c: medians with 95% bootstrap intervals (Efron 1979: resample with replacement, take the middle 95% of the medians), and the
+ * work of a network counted on its graph. */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+double bench_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median_of(double *v, int n) {
+  qsort(v, (size_t)n, sizeof *v, by_value);
+  return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+bench_stat bench_stats(const double *samples, int n) {
+  enum { RESAMPLES = 1000 };
+  bench_stat s = {.n = n};
+  double *copy = malloc((size_t)n * sizeof *copy), *medians = malloc(RESAMPLES * sizeof *medians);
+  if (n > 0 && copy && medians) {
+    memcpy(copy, samples, (size_t)n * sizeof *copy);
+    s.median = median_of(copy, n), s.best = copy[0];
+    uint64_t state = 1;
+    for (int r = 0; r < RESAMPLES; r++) {
+      for (int i = 0; i < n; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        copy[i] = samples[(state >> 33) % (uint64_t)n];
+      }
+      medians[r] = median_of(copy, n);
+    }
+    qsort(medians, RESAMPLES, sizeof *medians, by_value);
+    s.low = medians[RESAMPLES * 25 / 1000], s.high = medians[RESAMPLES * 975 / 1000 - 1];
+  }
+  free(copy);
+  free(medians);
+  return s;
+}
+
+double bench_train_flops(const ir_graph *g) {
+  bool *live = ir_live(g), *trained = calloc(g->n_nodes, sizeof *trained);       /* trained: depends on a param */
+  double forward = 0, unneeded = 0;
+  for (ir_ref r = 1; live && trained && r < g->n_nodes; r++) {
+    const ir_node *n = ir_at(g, r);
+    trained[r] = n->op == IR_param && ir_int(n, "trainable");
+    for (uint32_t i = 0; i < n->n_args; i++) trained[r] |= trained[n->args[i]];
+    if (!live[r] || (n->op != IR_matmul && n->op != IR_conv)) continue;
+    const ir_node *a = ir_at(g, n->args[0]), *b = ir_at(g, n->args[1]);
+    tt_shape out = ir_shape(g, r);
+    double sum = 1;
+    if (n->op == IR_matmul) sum = (double)a->dim[a->rank - (ir_int(n, "ta") ? 2 : 1)];
+    else
+      for (int i = 2; i < b->rank; i++) sum *= (double)b->dim[i];
+    double flops = 2 * sum * (double)tt_shape_count(&out);
+    forward += flops;
+    if (!trained[n->args[0]] || !trained[n->args[1]]) unneeded += flops;
+  }
+  free(live);
+  free(trained);
+  return 3 * forward - unneeded;
+}

@@ -1,0 +1,69 @@
+/* codegen.h: scheduled graphs to programs. Three ways to the same interface: interp (walks rows, plain C), jit (machine code in
+ * memory) and later aot. lower.c and contract.c turn a kernel of the graph into loops; llvm/ is a module of its own, opened
+ * on demand, and the only place that knows LLVM. */
+#ifndef TT_CODEGEN_H
+#define TT_CODEGEN_H
+
+#include "../passes/passes.h"
+#include "../runtime/program.h"
+#include "loops.h"
+
+/* cpu.c: what to compile for, from cpuid or by name, with a table of levels. */
+typedef struct {
+  const char *name;               /* LLVM's: "znver3", "x86-64-v3" */
+  const char *features;           /* LLVM's feature string when name is a generic level or the CPU is unknown to LLVM, else "" */
+  int level;                      /* x86-64-v1..4 */
+  int vector_bytes, n_registers;
+  bool fma, avx2, avx512, f16c, vnni, bf16, amx, masks;      /* masks: masked loads and stores are instructions */
+  int64_t l1d, l2, l3;            /* bytes, of one core / shared */
+} cg_cpu;
+/* name: NULL or "native" (then TT_CPU is looked at), or "x86-64-v2" ... "x86-64-v4". Fails when this CPU cannot run it. */
+TT_API tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err);
+
+/* lower.c, contract.c: kernel `region` of a scheduled graph as loops. rows: the graph row behind each argument buffer, in order
+ * (external reads, then results; a buffer read and written in place appears once); filled with k->n_buffers - scratch entries. */
+lp_kernel *cg_lower(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref *rows, int max_rows, tt_error *err);
+lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref *rows, int max_rows, tt_error *err);
+
+/* program.c: a program being made from a graph. Slots for inputs, params, constants and computed rows; steps are the backend's, in
+ * the order of calls; copies for outputs and assigns come last. All is copied, so that the graph may be freed.
+ * placed: computed rows lie where memory put them; else each gets bytes here, by its lifetime in the order of rows. */
+typedef struct cg_program cg_program;
+cg_program *cg_program_new(const ir_graph *g, bool placed, tt_error *err);
+void *cg_program_alloc(cg_program *c, size_t bytes);   /* zeroed, 64-byte aligned, lives as long as the program; NULL: no memory, err is set */
+bool cg_program_slot(cg_program *c, ir_ref r, uint32_t *slot);
+/* A step of kernel `region` (or of row r alone, region 0) whose arguments are args; writes are the rows of it that others use. */
+typedef struct { rt_kernel *run; const void *context; const char *name; uint32_t region; ir_ref row; const ir_ref *args; uint32_t n_args; int64_t tasks; bool serial; } cg_step;
+bool cg_program_step(cg_program *c, const cg_step *s);
+/* Adds the copies and gives the program. owner: the backend's, freed by free_owner with the program (or here, when it fails). */
+tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);
+void cg_program_free(cg_program *c);                   /* one that is not finished; NULL is fine */
+
+typedef struct {
+  const char *cpu;                /* NULL: native */
+  int n_threads;                  /* to compile with; 0: as many as there are */
+  pass_watch *watch; void *user;
+} cg_options;
+TT_API tt_status cg_jit(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);        /* jit.c; g scheduled and placed */
+TT_API tt_status cg_interp(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);     /* interp.c; g at any stage without composites */
+
+/* The LLVM module's interface (llvm/), got by dlopen of the module libtinytorch_llvm. Kernels equal up to names are one:
+ * the caller dedupes by lp_print text. */
+typedef struct cg_llvm_jit cg_llvm_jit;
+typedef struct {
+  int version;
+  cg_llvm_jit *(*create)(const cg_cpu *cpu, tt_error *err);
+  /* Compiles n kernels on n_threads threads; symbols[i] gets the address. */
+  tt_status (*compile)(cg_llvm_jit *jit, lp_kernel *const *kernels, int n, int n_threads, rt_kernel **symbols, tt_error *err);
+  /* "llvm" or "asm" text of one kernel; malloc'ed. */
+  char *(*text)(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_error *err);
+  void (*destroy)(cg_llvm_jit *jit);
+} cg_llvm_api;
+#define CG_LLVM_VERSION 1
+TT_API const cg_llvm_api *cg_llvm_module(void);       /* llvm/jit.c: the one symbol that the module exports */
+const cg_llvm_api *cg_llvm_open(tt_error *err);       /* jit.c */
+
+/* Text of one stage for dump: "loops", "llvm", "asm" of all kernels. malloc'ed. */
+TT_API char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, tt_error *err);
+
+#endif

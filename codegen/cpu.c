@@ -1,0 +1,92 @@
+/* cpu.c: what to compile for. cpuid says what the machine has (and xgetbv what the system saves of it); a table of levels says
+ * what a program compiled for less may use. Decisions in lowering and emission read cg_cpu and nothing else. */
+#include "codegen.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The four levels of the x86-64 psABI. Level 4 has AVX-512 F BW CD DQ VL. */
+static const struct { const char *name; int vector_bytes, n_registers; bool fma, avx512; } levels[5] = {
+  [1] = {"x86-64", 16, 16, false, false},
+  [2] = {"x86-64-v2", 16, 16, false, false},
+  [3] = {"x86-64-v3", 32, 16, true, false},
+  [4] = {"x86-64-v4", 64, 32, true, true},
+};
+
+typedef struct { unsigned a, b, c, d; } regs;
+static regs cpuid(unsigned leaf, unsigned sub) {
+  regs r = {0};
+  if (!__get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d)) return (regs){0};
+  return r;
+}
+static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
+#define BIT(n) (1u << (n))
+
+/* State that the system saves on a switch: bits 1, 2: SSE, AVX; 5 to 7: AVX-512; 17, 18: AMX. */
+static unsigned saved_state(void) {
+  if (!has(cpuid(1, 0).c, BIT(27))) return 0;
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+static void machine(cg_cpu *cpu) {
+  regs one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1), ext = cpuid(0x80000001, 0);
+  unsigned state = saved_state();
+  bool avx = has(state, 6), zmm = has(state, 0xe6), tiles = has(state, 0x60000);
+  int level = 1;
+  if (has(one.c, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) && has(ext.c, BIT(0))) level = 2;      /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt lahf */
+  if (level == 2 && avx && has(one.c, BIT(12) | BIT(22) | BIT(28) | BIT(29)) && has(seven.b, BIT(3) | BIT(5) | BIT(8)) && has(ext.c, BIT(5))) level = 3;
+                                                                                                                    /* fma movbe avx f16c, bmi1 avx2 bmi2, lzcnt */
+  if (level == 3 && zmm && has(seven.b, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))) level = 4;
+  cpu->level = level;
+  cpu->vnni = level == 4 && has(seven.c, BIT(11));
+  cpu->bf16 = level == 4 && has(more.a, BIT(5));
+  cpu->amx = level == 4 && tiles && has(seven.d, BIT(22) | BIT(24) | BIT(25));
+}
+
+/* Sizes of the data caches: leaf 4 on Intel, 0x8000001D on AMD, both with one cache a subleaf. Where neither tells (some virtual
+ * machines hide them), usual sizes. */
+static void caches(cg_cpu *cpu) {
+  cpu->l1d = 32 << 10, cpu->l2 = 512 << 10, cpu->l3 = 8 << 20;
+  bool amd = has(cpuid(0x80000001, 0).c, BIT(22));           /* topology extensions */
+  for (unsigned sub = 0; sub < 8; sub++) {
+    regs r = cpuid(amd ? 0x8000001D : 4, sub);
+    unsigned type = r.a & 31, level = r.a >> 5 & 7;
+    if (type == 0) break;
+    if (type == 2) continue;                                 /* instructions */
+    int64_t bytes = (int64_t)((r.b >> 22) + 1) * ((r.b >> 12 & 0x3ff) + 1) * ((r.b & 0xfff) + 1) * ((int64_t)r.c + 1);
+    if (level == 1) cpu->l1d = bytes;
+    if (level == 2) cpu->l2 = bytes;
+    if (level == 3) cpu->l3 = bytes;
+  }
+}
+
+tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) {
+  cg_cpu this_one = {.name = "native", .features = ""};
+  machine(&this_one);
+  caches(&this_one);
+  const char *source = "--cpu";
+  if (!name || !*name || !strcmp(name, "native")) {
+    source = "TT_CPU";
+    name = getenv("TT_CPU");
+  }
+  int level = this_one.level;
+  if (name && *name && strcmp(name, "native")) {
+    for (level = 4; level >= 2 && strcmp(levels[level].name, name); level--) {}
+    if (level < 2) return tt_fail(err, TT_INVALID, "error: there is no CPU level named %s\n  at %s\n  fix: use native, x86-64-v2, x86-64-v3 or x86-64-v4", name, source);
+    if (level > this_one.level)
+      return tt_fail(err, TT_UNSUPPORTED, "error: this CPU is of level %s and cannot run code for %s\n  at %s\n  fix: use %s or native", levels[this_one.level].name, name, source,
+                     this_one.level < 2 ? "native" : levels[this_one.level].name);
+    this_one.name = levels[level].name;
+    this_one.level = level;
+    this_one.vnni = this_one.bf16 = this_one.amx = false;
+  }
+  *cpu = this_one;
+  cpu->vector_bytes = levels[level].vector_bytes;
+  cpu->n_registers = levels[level].n_registers;
+  cpu->fma = cpu->avx2 = cpu->f16c = cpu->masks = levels[level].fma;
+  cpu->avx512 = levels[level].avx512;
+  return TT_OK;
+}

@@ -1,0 +1,536 @@
+/* lower.c: a loop kernel of the graph as loops. Its space S is the axes P, which are independent, and the axes R, which are reduced.
+ *
+ *     tasks: chunks of P
+ *       for the rows of a chunk
+ *         for each stage (a reduction belongs to the stage after those that it depends on)
+ *           acc = identity
+ *           for R vec: reduce acc op= pulled value            softmax: stage 0 the maximum, stage 1 the sum of exp
+ *         for R vec: store results of shape S
+ *         store results of shape P
+ *
+ * or, when vectors run along P, `for P vec` around the stages, with accumulators of W lanes. Axes next to each other become one loop
+ * where no index needs their quotient. Which loop is vectorized is chosen by what loads and stores cost along it (lower_choose.c).
+ * Costly values of shape S that several stages want are kept in scratch. Nothing here depends on the number of threads. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lower_loop.h"
+
+tt_dtype nest_acc_type(tt_dtype t) { return t == TT_F16 || t == TT_BF16 ? TT_F32 : t; }
+
+lp_ref nest_cast(loop_nest *ln, lp_ref e, tt_dtype t) { return lp_op(ln->k, IR_cast, t, e, 0, 0); }
+
+/* ---- results and the space ---- */
+
+bool nest_fits(const loop_nest *ln, ir_ref r, bool p_only) {
+  const ir_node *n = ir_at(ln->g, r);
+  int d = 0;
+  for (int a = 0; a < ln->space.rank; a++) {
+    if (ln->space.dim[a] == 1 || (p_only && ln->in_r[a])) continue;
+    while (d < n->rank && n->dim[d] == 1) d++;
+    if (d == n->rank || n->dim[d++] != ln->space.dim[a]) return false;
+  }
+  while (d < n->rank && n->dim[d] == 1) d++;
+  return d == n->rank;
+}
+
+/* Row r's index at ln->at, by its dimensions that are not 1. */
+void nest_index(const loop_nest *ln, ir_ref r, bool p_only, lp_ref *index) {
+  const ir_node *n = ir_at(ln->g, r);
+  int a = 0;
+  for (int d = 0; d < n->rank; d++) {
+    index[d] = lp_int(ln->k, 0);
+    if (n->dim[d] == 1) continue;
+    while (ln->space.dim[a] == 1 || (p_only && ln->in_r[a])) a++;
+    index[d] = ln->at[a++];
+  }
+}
+
+/* ---- loops ---- */
+
+void nest_close(lp_cursor *at) {
+  while (*at->tail) at->tail = &(*at->tail)->next;
+}
+
+void nest_set(loop_nest *ln, int group, lp_ref value) {
+  const loop_group *p = &ln->groups[group];
+  for (int i = p->n - 1; i > 0; i--) {
+    ln->at[p->axes[i]] = lp_mod(ln->k, value, ln->space.dim[p->axes[i]]);
+    value = lp_div(ln->k, value, ln->space.dim[p->axes[i]]);
+  }
+  ln->at[p->axes[0]] = value;
+}
+
+static int lanes_for(const loop_nest *ln, int64_t extent) {
+  int64_t lanes = ln->lanes;
+  while (lanes > 1 && lanes / 2 >= extent) lanes /= 2;
+  return lanes > 1 ? (int)lanes : 0;
+}
+
+void nest_open_vector(loop_nest *ln, lp_cursor *at) {
+  ln->lane = lp_int(ln->k, 0);
+  if (ln->vec < 0 || ln->groups[ln->vec].reduced) return;
+  if (ln->width > 1) {
+    int var = lp_var_add(ln->k, "v", ln->width);
+    lp_for(ln->k, at, var, 0, ln->width, lanes_for(ln, ln->width), at);
+    ln->lane = lp_var(ln->k, var);
+  }
+  nest_set(ln, ln->vec, lp_add(ln->k, ln->place, ln->lane));
+}
+
+static void open_group(loop_nest *ln, lp_cursor *at, int group, bool unroll) {
+  loop_group *p = &ln->groups[group];
+  if (!p->var) p->var = lp_var_add(ln->k, "r", p->extent);
+  lp_stmt *s = lp_for(ln->k, at, p->var, 0, p->extent, group == ln->vec ? lanes_for(ln, p->extent) : 0, at);
+  s->unroll = unroll;
+  nest_set(ln, group, lp_var(ln->k, p->var));
+}
+
+void nest_open_reduced(loop_nest *ln, lp_cursor *at) {
+  bool unroll = ln->n_reduced <= 16 && !(ln->vec >= 0 && ln->groups[ln->vec].reduced);      /* windows of pooling */
+  for (int i = 0; i < ln->n_groups; i++)
+    if (ln->groups[i].reduced && i != ln->vec) open_group(ln, at, i, unroll);
+  if (ln->vec >= 0 && ln->groups[ln->vec].reduced) open_group(ln, at, ln->vec, false);
+}
+
+static lp_ref reduced_number(loop_nest *ln) {
+  lp_ref e = lp_int(ln->k, 0);
+  for (int i = 0; i < ln->n_groups; i++)
+    if (ln->groups[i].reduced) e = lp_add(ln->k, lp_mul(ln->k, e, ln->groups[i].extent), lp_var(ln->k, ln->groups[i].var));
+  return e;
+}
+
+/* One row or one chunk of it: the vectorized group from `place` on, `width` elements. */
+static void run_body(loop_nest *ln, nest_body *body, lp_cursor *at, lp_ref place, int64_t width) {
+  ln->place = place;
+  ln->width = width;
+  lower_unhook(ln->lx);
+  body(ln, at);
+}
+
+void nest_sizes(loop_nest *ln) {
+  ln->rows = ln->n_reduced = 1;
+  int64_t extent = 1;
+  for (int i = 0; i < ln->n_groups; i++) {
+    if (ln->groups[i].reduced) ln->n_reduced *= ln->groups[i].extent;
+    else if (i == ln->vec) extent = ln->groups[i].extent;
+    else ln->rows *= ln->groups[i].extent;
+  }
+  int64_t depth = ln->n_reduced > 0 ? ln->n_reduced : 1;
+  ln->chunk = extent, ln->n_chunks = ln->rows_per_task = 1;
+  if (extent > ln->lanes && (extent * depth >= 2 * ln->grain || ln->rows == 1)) {
+    int64_t whole = ln->lanes > 1 ? ln->lanes : 1, want = (ln->grain / depth + whole - 1) / whole * whole;
+    if (want < whole) want = whole;
+    int64_t n = (extent + want - 1) / want;
+    ln->chunk = ((extent + n - 1) / n + whole - 1) / whole * whole;
+    for (int64_t c = ln->chunk; n > 1 && c <= 2 * ln->chunk; c += whole)          /* a size that divides it makes one body do */
+      if (extent % c == 0) {
+        ln->chunk = c;
+        break;
+      }
+    if (ln->chunk > extent) ln->chunk = extent;
+    ln->n_chunks = (extent + ln->chunk - 1) / ln->chunk;
+  } else if (extent * depth < ln->grain && ln->rows > 0) {
+    int64_t want = ln->grain / (extent * depth > 0 ? extent * depth : 1), n = (ln->rows + want - 1) / want;
+    ln->rows_per_task = (ln->rows + n - 1) / n;
+    for (int64_t c = ln->rows_per_task; n > 1 && c <= 2 * ln->rows_per_task; c++)
+      if (ln->rows % c == 0) {
+        ln->rows_per_task = c;
+        break;
+      }
+  }
+}
+
+void nest_tasks(loop_nest *ln, nest_body *body) {
+  lp_kernel *k = ln->k;
+  int64_t extent = ln->vec >= 0 && !ln->groups[ln->vec].reduced ? ln->groups[ln->vec].extent : 1;
+  k->tasks = extent == 0 ? 0 : (ln->rows + ln->rows_per_task - 1) / ln->rows_per_task * ln->n_chunks;
+  if (k->tasks == 0) return;
+  lp_cursor at = {&k->body};
+  lp_ref task = lp_var(k, 0), row = lp_div(k, task, ln->n_chunks), chunk = lp_mod(k, task, ln->n_chunks);
+  if (ln->rows_per_task > 1) {
+    int var = lp_var_add(k, "row", ln->rows_per_task);
+    lp_for(k, &at, var, 0, ln->rows_per_task, 0, &at);
+    row = lp_add(k, lp_mul(k, row, ln->rows_per_task), lp_var(k, var));
+    if (ln->rows % ln->rows_per_task) {
+      lp_stmt *s = lp_append(k, &at, LS_IF);
+      s->guard = lp_op(k, IR_lt, TT_BOOL, row, lp_int(k, ln->rows), 0);
+      at.tail = &s->body;
+    }
+  }
+  int outermost = -1;
+  for (int i = ln->n_groups - 1; i >= 0; i--)
+    if (!ln->groups[i].reduced && i != ln->vec) outermost = i;
+  for (int i = ln->n_groups - 1; i >= 0; i--) {
+    if (ln->groups[i].reduced || i == ln->vec) continue;
+    nest_set(ln, i, i == outermost ? row : lp_mod(k, row, ln->groups[i].extent));
+    row = lp_div(k, row, ln->groups[i].extent);
+  }
+  int64_t last = extent - (ln->n_chunks - 1) * ln->chunk;
+  if (last == ln->chunk) {
+    run_body(ln, body, &at, lp_mul(k, chunk, ln->chunk), ln->chunk);
+    return;
+  }
+  for (int i = 0; i < 2; i++) {                              /* all chunks but the last; the last */
+    lp_stmt *s = lp_append(k, &at, LS_IF);
+    s->guard = lp_op(k, i ? IR_eq : IR_lt, TT_BOOL, chunk, lp_int(k, ln->n_chunks - 1), 0);
+    lp_cursor inside = {&s->body};
+    if (i == 0) run_body(ln, body, &inside, lp_mul(k, chunk, ln->chunk), ln->chunk);
+    else run_body(ln, body, &inside, lp_int(k, extent - last), last);
+  }
+}
+
+/* ---- values that several statements use ---- */
+
+static void count_uses(const lp_kernel *k, lp_ref e, int *uses, int *seen, int number) {
+  if (!e || seen[e] == number) return;
+  seen[e] = number;
+  uses[e]++;
+  for (int i = 0; i < 3; i++) count_uses(k, k->exprs[e].a[i], uses, seen, number);
+}
+
+int nest_local(loop_nest *ln, lp_cursor *at, const char *name, tt_dtype t, lp_ref value) {
+  lp_stmt *s = lp_append(ln->k, at, LS_LOCAL);
+  s->local = lp_local_add(ln->k, name, t, 1);
+  s->value = value;
+  return s->local;
+}
+
+void nest_share(loop_nest *ln, lp_cursor *at, lp_ref *values, int n) {
+  lp_kernel *k = ln->k;
+  uint32_t n_exprs = k->n_exprs;
+  if (n < 2) return;
+  int *uses = calloc(3 * (size_t)n_exprs, sizeof *uses), *seen = uses + n_exprs;
+  lp_ref *to = (lp_ref *)(uses + 2 * (size_t)n_exprs);
+  if (!uses) {
+    lower_fail(ln->lx, "no memory", lower_first(ln->lx));
+    return;
+  }
+  for (int i = 0; i < n; i++) count_uses(k, values[i], uses, seen, i + 1);
+  memset(seen, 0, n_exprs * sizeof *seen);                   /* from here on: the largest row that several values have */
+  for (int i = 0; i < n; i++) seen[values[i]] = 1;
+  for (uint32_t e = 1; e < n_exprs; e++)
+    for (int i = 0; i < 3 && uses[e]; i++)
+      if (k->exprs[e].a[i] && uses[k->exprs[e].a[i]] > uses[e]) seen[k->exprs[e].a[i]] = 1;
+  for (uint32_t e = 1; e < n_exprs; e++) {                   /* operands come before what uses them */
+    if (!uses[e]) continue;
+    lp_expr x = k->exprs[e];
+    lp_ref a[3];
+    for (int i = 0; i < 3; i++) a[i] = x.a[i] ? to[x.a[i]] : 0;
+    to[e] = lp_rebuild(k, e, a);
+    bool is_work = x.kind == LX_FMA || x.kind == LX_PHILOX || (x.kind == LX_OP && x.dtype != TT_I64);
+    if (uses[e] > 1 && seen[e] && is_work) to[e] = lp_get(k, nest_local(ln, at, "t", x.dtype, to[e]), 0);
+  }
+  for (int i = 0; i < n; i++) values[i] = to[values[i]];
+  free(uses);
+}
+
+/* ---- reductions ---- */
+
+static double infinity_for(ir_op op) { return op == IR_max || op == IR_or ? -INFINITY : INFINITY; }
+
+static lp_ref identity(lp_kernel *k, ir_op op, tt_dtype t) {
+  if (op == IR_add || op == IR_mul) return lp_const(k, t, op == IR_mul);
+  if (t == TT_BOOL) return lp_const(k, t, op == IR_and);
+  if (tt_dtype_in(t, TT_REAL)) return lp_const(k, t, infinity_for(op));
+  int bits = 8 * (int)tt_dtype_size(t);
+  bool is_signed = tt_dtype_in(t, TT_SINT), highest = op == IR_min;
+  uint64_t all = UINT64_MAX >> (64 - bits);
+  if (!is_signed) return lp_const_bits(k, t, highest ? (int64_t)all : 0);
+  return lp_const_bits(k, t, highest ? (int64_t)(all >> 1) : -(int64_t)(all >> 1) - 1);
+}
+
+static lp_ref compare(loop_nest *ln, ir_op op, lp_ref a, lp_ref b) { return lp_op(ln->k, op, TT_BOOL, a, b, 0); }
+
+/* fold's terms: window element k of window w belongs to place w*stride + k*dilation. */
+static lp_ref fold_term(loop_nest *ln, const ir_node *n) {
+  lp_kernel *k = ln->k;
+  const ir_node *x = ir_at(ln->g, n->args[0]);
+  int axis = (int)ir_int(n, "axis"), last = x->rank - 1;
+  int64_t stride = ir_int(n, "stride"), dilation = ir_int(n, "dilation");
+  int64_t shift = ((x->dim[last] - 1) * dilation + stride - 1) / stride;            /* keeps what is divided >= 0 */
+  lp_ref index[TT_MAX_RANK];
+  for (int i = 0; i < x->rank; i++) index[i] = ln->at[i];
+  lp_ref e = lp_add(k, lp_add(k, ln->at[axis], lp_mul(k, ln->at[last], -dilation)), lp_int(k, shift * stride));
+  index[axis] = lp_add(k, lp_div(k, e, stride), lp_int(k, -shift));
+  lp_ref guard = compare(ln, IR_eq, lp_mod(k, e, stride), lp_int(k, 0));
+  guard = lp_op(k, IR_and, TT_BOOL, guard, compare(ln, IR_ge, index[axis], lp_int(k, 0)), 0);
+  guard = lp_op(k, IR_and, TT_BOOL, guard, compare(ln, IR_lt, index[axis], lp_int(k, x->dim[axis])), 0);
+  return lower_pull_if(ln->lx, n->args[0], index, guard, 0);
+}
+
+/* What goes into reduction r at ln->at. */
+lp_ref nest_term(loop_nest *ln, const reduction *r) {
+  lp_kernel *k = ln->k;
+  const ir_node *n = ir_at(ln->g, r->row);
+  if (n->op == IR_fold) return nest_cast(ln, fold_term(ln, n), r->acc);
+  tt_dtype t = nest_acc_type(ir_at(ln->g, n->args[0])->dtype);
+  lp_ref x = nest_cast(ln, lower_pull(ln->lx, n->args[0], ln->at), t);
+  bool is_real = tt_dtype_in(t, TT_REAL);
+  if (n->op == IR_argmin && is_real && !r->is_index) return lp_op(k, IR_select, t, compare(ln, IR_ne, x, x), lp_const(k, t, INFINITY), x);   /* NaN is the largest */
+  if (!r->is_index) return x;
+  lp_ref best = lp_get(k, ln->reductions[r->key].local, 0), found = compare(ln, IR_eq, x, best);
+  if (n->op == IR_argmax && is_real)
+    found = lp_op(k, IR_or, TT_BOOL, found, lp_op(k, IR_and, TT_BOOL, compare(ln, IR_ne, x, x), compare(ln, IR_ne, best, best), 0), 0);
+  return lp_op(k, IR_select, TT_I64, found, ln->at[ir_int(n, "axis")], lp_int(k, INT64_MAX));
+}
+
+/* The value of the row when its loop is done. */
+static lp_ref finished(loop_nest *ln, const reduction *r) {
+  lp_kernel *k = ln->k;
+  const ir_node *n = ir_at(ln->g, r->row);
+  lp_ref v = lp_get(k, r->local, 0);
+  if (r->is_index) return lp_op(k, IR_select, TT_I64, compare(ln, IR_eq, v, lp_int(k, INT64_MAX)), lp_int(k, 0), v);      /* all NaN */
+  return nest_cast(ln, v, n->dtype);
+}
+
+static bool is_elementwise(const ir_node *n) { return ir_ops[n->op].kind == IR_ELEMENTWISE; }
+
+static bool is_result(const loop_nest *ln, ir_ref r) {
+  for (int i = 0; i < lower_n_results(ln->lx); i++)
+    if (lower_result(ln->lx, i) == r) return true;
+  return false;
+}
+
+static bool wants_local(const loop_nest *ln, ir_ref r) {
+  if (is_result(ln, r)) return true;
+  for (ir_ref u = r + 1; u <= lower_last(ln->lx); u++)
+    for (uint32_t i = 0; lower_inside(ln->lx, u) && i < ir_at(ln->g, u)->n_args; i++)
+      if (ir_at(ln->g, u)->args[i] == r && !is_elementwise(ir_at(ln->g, u))) return true;
+  return false;
+}
+
+/* Rows of shape P that can be computed now: once, not in each step of the next stages. */
+static void settle(loop_nest *ln, lp_cursor *at, int stage) {
+  for (int i = 0; i < ln->n_reductions; i++) {
+    reduction *r = &ln->reductions[i];
+    bool last = r->stage == stage && ln->ready[r->row - lower_first(ln->lx)] == stage + 1;
+    lp_ref index[TT_MAX_RANK];
+    if (!last) continue;
+    nest_index(ln, r->row, true, index);
+    lower_hook(ln->lx, r->row, index, finished(ln, r));
+  }
+  for (ir_ref r = lower_first(ln->lx); r <= lower_last(ln->lx); r++) {
+    const ir_node *n = ir_at(ln->g, r);
+    lp_ref index[TT_MAX_RANK];
+    if (!lower_inside(ln->lx, r) || !is_elementwise(n) || ln->ready[r - lower_first(ln->lx)] != stage + 1) continue;
+    if (!nest_fits(ln, r, true) || !wants_local(ln, r)) continue;
+    nest_index(ln, r, true, index);
+    lower_hook(ln->lx, r, index, lp_get(ln->k, nest_local(ln, at, n->name, n->dtype, lower_pull(ln->lx, r, index)), 0));
+  }
+}
+
+static void hook_kept(loop_nest *ln, lp_cursor *at, int stage) {
+  lp_kernel *k = ln->k;
+  for (int i = 0; i < ln->n_kept; i++) {
+    kept_row *kept = &ln->kept[i];
+    if (kept->stage > stage) continue;
+    tt_dtype t = ir_at(ln->g, kept->row)->dtype;
+    lp_ref index[TT_MAX_RANK], place = lp_add(k, lp_mul(k, reduced_number(ln), ln->chunk), ln->lane), value;
+    nest_index(ln, kept->row, false, index);
+    if (kept->stage == stage) {
+      value = lp_get(k, nest_local(ln, at, "t", t, lower_pull(ln->lx, kept->row, index)), 0);
+      lp_stmt *s = lp_append(k, at, LS_STORE);
+      s->buffer = kept->buffer, s->index = place, s->value = value;
+    } else {
+      value = lp_load(k, kept->buffer, place, 0, 0);
+    }
+    lower_hook(ln->lx, kept->row, index, value);
+  }
+}
+
+static void stage(loop_nest *ln, lp_cursor *at, int number) {
+  lp_kernel *k = ln->k;
+  int n = 0;
+  lp_ref *values = malloc(((size_t)ln->n_reductions + 1) * sizeof *values);
+  if (!values) {
+    lower_fail(ln->lx, "no memory", lower_first(ln->lx));
+    return;
+  }
+  for (int i = 0; i < ln->n_reductions; i++) {
+    reduction *r = &ln->reductions[i];
+    if (r->stage == number) r->local = nest_local(ln, at, "acc", r->acc, identity(k, r->op, r->acc));
+  }
+  if (ln->n_reduced > 0) {
+    lp_cursor inside = *at;
+    nest_open_reduced(ln, &inside);
+    hook_kept(ln, &inside, number);
+    for (int i = 0; i < ln->n_reductions; i++)
+      if (ln->reductions[i].stage == number) values[n++] = nest_term(ln, &ln->reductions[i]);
+    nest_share(ln, &inside, values, n);
+    n = 0;
+    for (int i = 0; i < ln->n_reductions; i++) {
+      if (ln->reductions[i].stage != number) continue;
+      lp_stmt *s = lp_append(k, &inside, LS_REDUCE);
+      s->local = ln->reductions[i].local, s->op = ln->reductions[i].op, s->value = values[n++];
+    }
+    nest_close(at);
+  }
+  free(values);
+  settle(ln, at, number);
+}
+
+lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value) {
+  lp_stmt *s = lp_append(ln->k, at, LS_STORE);
+  for (int i = 0; i < lower_n_results(ln->lx); i++)
+    if (lower_result(ln->lx, i) == result) s->buffer = lower_result_buffer(ln->lx, i);
+  s->index = lower_linear(ln->lx, result, index);
+  s->value = value;
+  return s;
+}
+
+/* Stores the results of shape P, or the others. All values stand in locals before the first store: a result may lie over an argument. */
+static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
+  int n = lower_n_results(ln->lx), m = 0;
+  lp_ref *values = malloc(((size_t)n + 1) * sizeof *values), index[TT_MAX_RANK];
+  if (!values) {
+    lower_fail(ln->lx, "no memory", lower_first(ln->lx));
+    return;
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    if (pass) nest_share(ln, at, values, m);
+    for (int i = 0; pass && m > 1 && i < m; i++)
+      if (ln->k->exprs[values[i]].kind != LX_LOCAL && ln->k->exprs[values[i]].kind != LX_CONST)
+        values[i] = lp_get(ln->k, nest_local(ln, at, "y", ln->k->exprs[values[i]].dtype, values[i]), 0);
+    m = 0;
+    for (int i = 0; i < n; i++) {
+      ir_ref r = lower_result(ln->lx, i);
+      if (nest_fits(ln, r, true) != p_only) continue;
+      nest_index(ln, r, p_only, index);
+      if (pass == 0) values[m++] = lower_pull(ln->lx, r, index);
+      else nest_store(ln, at, r, index, values[m++]);
+    }
+  }
+  free(values);
+}
+
+static void body_reductions(loop_nest *ln, lp_cursor *outside) {
+  lp_cursor at = *outside;
+  nest_open_vector(ln, &at);
+  for (int s = 0; s < ln->n_stages; s++) stage(ln, &at, s);
+  bool any_full = false;
+  for (int i = 0; i < lower_n_results(ln->lx); i++) any_full |= !nest_fits(ln, lower_result(ln->lx, i), true);
+  if (any_full && ln->n_reduced > 0) {
+    lp_cursor inside = at;
+    nest_open_reduced(ln, &inside);
+    hook_kept(ln, &inside, ln->n_stages);
+    store_results(ln, &inside, false);
+    nest_close(&at);
+  }
+  store_results(ln, &at, true);
+}
+
+/* ---- reading the kernel ---- */
+
+static void add_reduction(loop_nest *ln, ir_ref r, int at_stage) {
+  const ir_node *n = ir_at(ln->g, r);
+  tt_dtype x = ir_at(ln->g, n->args[0])->dtype;
+  bool is_arg = n->op == IR_argmax || n->op == IR_argmin, is_max = n->op == IR_amax || n->op == IR_argmax, is_sum = n->op == IR_sum || n->op == IR_fold;
+  ir_op op = is_sum ? IR_add : n->op == IR_prod ? IR_mul : x == TT_BOOL ? (is_max ? IR_or : IR_and) : is_max ? IR_max : IR_min;
+  ln->reductions[ln->n_reductions++] = (reduction){.row = r, .stage = at_stage, .op = op, .acc = nest_acc_type(x)};
+  if (is_arg) {
+    ln->reductions[ln->n_reductions] = (reduction){.row = r, .stage = at_stage + 1, .op = IR_min, .acc = TT_I64, .is_index = true, .key = ln->n_reductions - 1};
+    ln->n_reductions++;
+  }
+}
+
+static bool read_rows(loop_nest *ln) {
+  ir_ref first = lower_first(ln->lx), last = lower_last(ln->lx);
+  ln->ready = calloc(last - first + 1, sizeof *ln->ready);
+  ln->reductions = malloc(2 * (size_t)(last - first + 1) * sizeof *ln->reductions);
+  if (!ln->ready || !ln->reductions) return lower_fail(ln->lx, "no memory", first), false;
+  for (ir_ref r = first; r <= last; r++) {
+    const ir_node *n = ir_at(ln->g, r);
+    if (!lower_inside(ln->lx, r)) continue;
+    int ready = 0;
+    for (uint32_t i = 0; i < n->n_args; i++)
+      if (lower_inside(ln->lx, n->args[i]) && ln->ready[n->args[i] - first] > ready) ready = ln->ready[n->args[i] - first];
+    if (n->op == IR_cumsum || n->op == IR_scatter_add || n->op == IR_dynamic_update_slice) {
+      ln->core = r;
+    } else if (ir_ops[n->op].kind == IR_REDUCTION || n->op == IR_fold) {
+      add_reduction(ln, r, ready);
+      ready += n->op == IR_argmax || n->op == IR_argmin ? 2 : 1;
+    }
+    ln->ready[r - first] = ready;
+    if (ready > ln->n_stages) ln->n_stages = ready;
+  }
+  return true;
+}
+
+static int64_t plan_number(const loop_nest *ln, const char *name, int64_t otherwise) {
+  uint32_t n;
+  const int64_t *v = ir_kernel_get(ln->g, ln->lx->region, name, &n);
+  return v && n && v[0] > 0 ? v[0] : otherwise;
+}
+
+/* Is row r written into the memory of row x? memory.c's pairs say so. */
+static bool lies_over(const loop_nest *ln, ir_ref r, ir_ref x) {
+  static const char *const names[2] = {"inplace", "reuse"};
+  for (int i = 0; i < 2; i++) {
+    uint32_t n;
+    const int64_t *v = ir_kernel_get(ln->g, ln->lx->region, names[i], &n);
+    for (uint32_t j = 0; v && j + 1 < n; j += 2)
+      if (v[j] == (int64_t)r && v[j + 1] == (int64_t)x) return true;
+  }
+  return false;
+}
+
+static bool read_space(loop_nest *ln) {
+  uint32_t n, n_reduce;
+  const int64_t *dims = ir_kernel_get(ln->g, ln->lx->region, "space", &n), *axes = ir_kernel_get(ln->g, ln->lx->region, "reduce", &n_reduce);
+  if (ln->core) {
+    const ir_node *c = ir_at(ln->g, ln->core);
+    ln->in_place = lies_over(ln, ln->core, c->args[0]);
+    ln->space = ir_shape(ln->g, c->op == IR_scatter_add ? c->args[2] : c->op == IR_dynamic_update_slice && ln->in_place ? c->args[1] : ln->core);
+    if (c->op != IR_dynamic_update_slice) ln->in_r[ir_int(c, "axis")] = true;
+  } else {
+    if (!dims) n = 0;
+    if (n > TT_MAX_RANK) return lower_fail(ln->lx, "its space has too many axes", lower_first(ln->lx)), false;
+    ln->space.rank = (int)n;
+    for (uint32_t i = 0; i < n; i++) ln->space.dim[i] = dims[i];
+    for (uint32_t i = 0; axes && i < n_reduce; i++) {
+      if (axes[i] < 0 || axes[i] >= n) return lower_fail(ln->lx, "it reduces an axis that its space has not", lower_first(ln->lx)), false;
+      ln->in_r[axes[i]] = true;
+    }
+    for (int i = 0; i < lower_n_results(ln->lx); i++) {
+      ir_ref r = lower_result(ln->lx, i);
+      if (!nest_fits(ln, r, true) && !nest_fits(ln, r, false)) return lower_fail(ln->lx, "a result has another shape than the space", r), false;
+    }
+  }
+  for (int reduced = 0; reduced < 2; reduced++)
+    for (int a = 0; a < ln->space.rank; a++)
+      if (ln->in_r[a] == reduced && ln->space.dim[a] != 1) ln->groups[ln->n_groups++] = (loop_group){.axes = {a}, .n = 1, .extent = ln->space.dim[a], .reduced = reduced};
+  return true;
+}
+
+lp_kernel *cg_lower(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref *rows, int max_rows, tt_error *err) {
+  uint32_t n;
+  const int64_t *kind = ir_kernel_get(g, region, "kind", &n);
+  if (kind && n && kind[0] == 1) return cg_lower_contract(g, region, cpu, rows, max_rows, err);
+  lp_kernel *k = lp_new(g->kernels[region].name, 0);
+  lower_ctx *lx = k ? lower_begin(g, region, k, cpu, err) : NULL;
+  loop_nest ln = {.lx = lx, .k = k, .g = g, .vec = -1};
+  bool ok = lx && read_rows(&ln) && read_space(&ln);
+  if (ok) {
+    ln.lanes = plan_number(&ln, "lanes", cpu->vector_bytes / 4);
+    ln.grain = plan_number(&ln, "grain", 16384);
+    for (int i = 0; i < ln.space.rank; i++) ln.at[i] = lp_int(k, 0);
+    ln.place = ln.lane = lp_int(k, 0);
+    bool empty = false;
+    for (int i = 0; i < ln.n_groups; i++) empty |= ln.groups[i].extent == 0;
+    ok = empty || nest_choose(&ln);
+    nest_sizes(&ln);
+    if (ok && !empty) ok = nest_keep(&ln);
+    if (ok) nest_tasks(&ln, ln.core ? nest_body_special : body_reductions);
+    if (ok) lp_unroll(k);
+    ok = ok && lower_arguments(lx, rows, max_rows);
+  }
+  free(ln.ready);
+  free(ln.reductions);
+  lower_end(lx);
+  if (ok) return k;
+  lp_free(k);
+  if (!lx) tt_fail(err, TT_NO_MEMORY, "lower: no memory");
+  return NULL;
+}

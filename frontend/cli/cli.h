@@ -1,0 +1,48 @@
+/* cli.h: the `tinytorch` command. Each command is a row of the table in commands.c: its options, what it is for, and a function that
+ * returns the exit status (0 fine, 1 failed, 2 wrongly called). Only this folder prints. */
+#ifndef TT_CLI_H
+#define TT_CLI_H
+
+#include <stdio.h>
+
+#include "../../codegen/codegen.h"
+#include "../tinytorch.h"
+
+typedef struct { const char *name, *value, *about; } cli_option;      /* value: what to call it in the help; NULL: a flag */
+
+typedef struct cli_command cli_command;
+typedef struct {
+  const cli_command *command;
+  const char *words[64];                 /* arguments that are not options */
+  int n_words;
+  const cli_option *given[64];
+  const char *values[64];
+  int n_given;
+} cli_args;
+
+struct cli_command {
+  const char *name, *usage, *about;
+  const cli_option *options;             /* ends with a NULL name */
+  int (*run)(const cli_args *args);
+};
+extern const cli_command cli_commands[];   /* ends with a NULL name */
+
+int cli_main(int argc, char **argv);
+const char *cli_get(const cli_args *a, const char *option, const char *otherwise);      /* the last one given */
+bool cli_has(const cli_args *a, const char *option);
+/* Numbers checked whole: what is not one is an error that names the option; false then. */
+bool cli_int(const cli_args *a, const char *option, int64_t otherwise, int64_t least, int64_t *value);
+bool cli_double(const cli_args *a, const char *option, double otherwise, double *value);
+/* "unknown X 'word'; did you mean a, b?" on stderr; returns 2. names ends with NULL. */
+int cli_unknown(const char *what, const char *word, const char *const *names);
+int cli_fail(const tt_error *err);         /* prints it, returns 1 */
+int cli_usage(const cli_args *a, const char *message);   /* prints message and usage, returns 2 */
+char *cli_read_file(const char *path, size_t *length, tt_error *err);
+bool cli_write(const char *path, const char *text, tt_error *err);      /* NULL or "-": standard output */
+
+int cli_train(const cli_args *a), cli_eval(const cli_args *a), cli_dump(const cli_args *a), cli_run(const cli_args *a), cli_opt(const cli_args *a);
+int cli_bench(const cli_args *a), cli_selftest(const cli_args *a), cli_ops(const cli_args *a), cli_info(const cli_args *a);
+extern const cli_option cli_train_options[], cli_eval_options[], cli_dump_options[], cli_run_options[], cli_opt_options[], cli_bench_options[],
+    cli_selftest_options[], cli_info_options[], cli_no_options[];
+
+#endif

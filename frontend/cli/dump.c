@@ -1,0 +1,102 @@
+/* dump.c: any stage of a model's compilation, as text that parses back, or as a picture. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dot.h"
+#include "options.h"
+
+const cli_option cli_dump_options[] = {
+  {"stage", "NAME[.2]", "trace, a pass of the pipeline (its second run: NAME.2), loops, llvm or asm"},
+  {"train", NULL, "the training step, not the evaluation"},
+  {"format", "text|dot|svg", "default text"},
+  {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
+  {"batch-size", "N", "default: the model's"},
+  {"optimizer", "NAME", "sgd, adam or adamw (default: the model's)"},
+  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  CLI_CPU, CLI_SKIP,
+  {"output", "FILE", "instead of standard output"},
+  {"time-passes", NULL, "on stderr: milliseconds of each pass"},
+  {NULL, NULL, NULL},
+};
+
+static void print_time(void *user, const char *pass, const ir_graph *g, double milliseconds) {
+  if (user) fprintf(stderr, "%8.2f ms  %-10s %5u rows\n", milliseconds, pass, g->n_nodes);
+}
+
+/* Whether the stage is a name (or NAME.2) that the pipeline has; codegen's stages are those after it. */
+static int stage_kind(const char *stage) {
+  static const char *const machine[] = {"loops", "llvm", "asm"};
+  for (int i = 0; i < 3; i++)
+    if (strcmp(stage, machine[i]) == 0) return 2;
+  const char *dot = strchr(stage, '.');
+  size_t n = dot ? (size_t)(dot - stage) : strlen(stage);
+  int which = dot ? atoi(dot + 1) : 1, seen = 0;
+  if (!dot && strcmp(stage, "trace") == 0) return 1;
+  for (const pass_info *p = pass_table; p->name; p++)
+    if (strlen(p->name) == n && strncmp(p->name, stage, n) == 0 && ++seen == which) return 1;
+  return 0;
+}
+
+static void unknown_stage(const char *stage) {
+  const char *names[64] = {"trace"};
+  int n = 1;
+  for (const pass_info *p = pass_table; p->name && n < 60; p++) {
+    bool again = false;
+    for (int i = 0; i < n; i++) again |= strcmp(names[i], p->name) == 0;
+    if (!again) names[n++] = p->name;
+  }
+  names[n++] = "loops", names[n++] = "llvm", names[n++] = "asm", names[n] = NULL;
+  cli_unknown("stage", stage, names);
+}
+
+int cli_dump(const cli_args *a) {
+  tt_error err = {0};
+  if (a->n_words != 1) return cli_usage(a, "one model");
+  const model_info *info = cli_model(a->words[0]);
+  if (!info) return 2;
+  const char *stage = cli_get(a, "stage", "trace"), *format = cli_get(a, "format", "text"), *output = cli_get(a, "output", NULL);
+  int kind = stage_kind(stage);
+  if (!kind) {
+    unknown_stage(stage);
+    return 2;
+  }
+  if (strcmp(format, "text") != 0 && strcmp(format, "dot") != 0 && strcmp(format, "svg") != 0)
+    return cli_unknown("format", format, (const char *const[]){"text", "dot", "svg", NULL});
+  if (kind == 2 && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
+  int64_t batch, channels = info->channels, height = info->size, width = info->size;
+  if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return 2;
+  model_config arg = {.classes = 10};
+  const char *what = cli_get(a, "data", NULL);
+  if (what) {
+    tt_dataset *d = tt_dataset_open(what, false, &err);
+    if (!d) return cli_fail(&err);
+    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
+    tt_dataset_free(d);
+  }
+  tt_shape shape = TT_SHAPE(batch, channels, height, width);
+  bool train = cli_has(a, "train");
+  cg_cpu cpu;
+  if (cg_cpu_get(cli_get(a, "cpu", NULL), &cpu, &err)) return cli_fail(&err);
+  tt_model *m = cli_model_new(a, info, &arg, &err);
+  ir_graph *g = NULL, *out = NULL;
+  char *text = NULL;
+  if (m && tt_model_trace(m, TT_F32, &shape, true, train, &g, &err) == TT_OK) {
+    const char *optimizer = cli_get(a, "optimizer", info->optimizer);
+    pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
+                      .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
+    const ir_graph *shown = g;
+    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, kind == 2 ? NULL : stage, &o, print_time, cli_has(a, "time-passes") ? &err : NULL, &err) == TT_OK) shown = out;
+    if (!err.status) {
+      text = kind == 2 ? cg_dump(shown, stage, &cpu, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
+      if (!text) tt_fail(&err, TT_NO_MEMORY, "dump: no memory");
+      else if (strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);
+      else cli_write(output, text, &err);
+    }
+  }
+  if (m) cli_warnings(m);
+  free(text);
+  ir_graph_free(out);
+  ir_graph_free(g);
+  tt_model_free(m);
+  return err.status ? cli_fail(&err) : 0;
+}

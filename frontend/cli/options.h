@@ -1,0 +1,21 @@
+/* options.h: the options that train, eval, dump and bench share, and what they mean. */
+#ifndef TT_CLI_OPTIONS_H
+#define TT_CLI_OPTIONS_H
+
+#include "../models/models.h"
+#include "cli.h"
+
+#define CLI_BACKEND {"backend", "jit|interp", "machine code, or plain C op by op (default jit)"}
+#define CLI_THREADS {"threads", "N", "default: TT_NUM_THREADS, else as many as this process may use"}
+#define CLI_CPU {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4 or native (default: TT_CPU, else native)"}
+#define CLI_SKIP {"skip", "a,b", "optional passes left out"}
+#define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files)"}
+
+/* A row of the table of models, or NULL after saying which names are valid. */
+const model_info *cli_model(const char *name);
+/* The model for images of that size, as the options ask. shape gets its input for a batch. arg must outlive the model. NULL: err, or (when err is
+ * not set) a wrong option has been reported already. */
+tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
+void cli_warnings(const tt_model *m);       /* printed on stderr */
+
+#endif

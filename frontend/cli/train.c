@@ -1,0 +1,166 @@
+/* train.c: the commands train and eval. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "options.h"
+
+const cli_option cli_train_options[] = {
+  CLI_DATA,
+  {"epochs", "N", "passes over the training part (default 10)"},
+  {"max-steps", "N", "stop after so many steps"},
+  {"batch-size", "N", "default: the model's"},
+  {"lr", "X", "learning rate (default: the model's)"},
+  {"schedule", "NAME", "constant, step or cosine (default: the model's)"},
+  {"warmup", "N", "steps in which the rate grows to its value"},
+  {"step-size", "N", "of --schedule step: steps between two cuts"},
+  {"gamma", "X", "of --schedule step: factor of a cut (default 0.1)"},
+  {"optimizer", "NAME", "sgd, adam or adamw (default: the model's)"},
+  {"hyper", "\"k=v, ...\"", "its hyperparameters, such as \"momentum=0.9, weight_decay=5e-4\""},
+  {"clip-norm", "X", "scale gradients to this global norm at most"},
+  {"flip", NULL, "augmentation: left-right"},
+  {"crop", "N", "augmentation: random windows of the image padded by N"},
+  {"seed", "N", "of weights, shuffling, augmentation and dropout (default 1)"},
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP,
+  {"log", "FILE", "JSON, a line for each step and epoch"},
+  {"save", "FILE", "weights as safetensors, at the end"},
+  {"checkpoint", "DIR", "all state, as often as --checkpoint-every says"},
+  {"checkpoint-every", "N", "steps (default: each epoch)"},
+  {"resume", NULL, "go on from the checkpoint, to the same bits"},
+  {"quiet", NULL, "no progress"},
+  {NULL, NULL, NULL},
+};
+
+const cli_option cli_eval_options[] = {
+  CLI_DATA,
+  {"batch-size", "N", "default 64"},
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP,
+  {NULL, NULL, NULL},
+};
+
+const model_info *cli_model(const char *name) {
+  const char *names[64];
+  int n = 0;
+  for (const model_info *m = model_table; m->name; m++) {
+    if (strcmp(m->name, name) == 0) return m;
+    names[n++] = m->name;
+  }
+  names[n] = NULL;
+  cli_unknown("model", name, names);
+  return NULL;
+}
+
+tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err) {
+  int64_t threads, seed;
+  if (!cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
+  tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
+                        .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
+  if (o.backend && strcmp(o.backend, "jit") != 0 && strcmp(o.backend, "interp") != 0) {
+    cli_unknown("backend", o.backend, (const char *const[]){"jit", "interp", NULL});
+    return NULL;
+  }
+  return tt_model_new(info->function, arg, &o, err);
+}
+
+void cli_warnings(const tt_model *m) {
+  const char *text;
+  for (int i = 0; (text = tt_model_warning(m, i)); i++) fprintf(stderr, "warning: %s\n", text);
+}
+
+static volatile int interrupted;
+static void on_interrupt(int signal_number) { interrupted = 1; }
+
+static void report(void *user, const char *line, bool transient) {
+  if (isatty(1)) printf(transient ? "\r\033[K%s" : "\r\033[K%s\n", line);
+  else if (!transient) printf("%s\n", line);
+  fflush(stdout);
+}
+
+int cli_train(const cli_args *a) {
+  tt_error err = {0};
+  if (a->n_words != 1) return cli_usage(a, "one model");
+  const model_info *info = cli_model(a->words[0]);
+  if (!info) return 2;
+  const char *what = cli_get(a, "data", NULL);
+  if (!what) return cli_usage(a, "--data is missing");
+  int64_t epochs, max_steps, batch, warmup, step_size, crop, every, seed;
+  double lr, gamma, clip;
+  if (!cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
+      !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) || !cli_int(a, "crop", 0, 0, &crop) ||
+      !cli_int(a, "checkpoint-every", 0, 0, &every) || !cli_int(a, "seed", 1, 0, &seed) || !cli_double(a, "lr", info->lr, &lr) ||
+      !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip)) return 2;
+  const char *schedule = cli_get(a, "schedule", info->schedule), *optimizer = cli_get(a, "optimizer", info->optimizer);
+  static const char *const schedules[] = {"constant", "step", "cosine", NULL}, *const optimizers[] = {"sgd", "adam", "adamw", NULL};
+  bool known = false;
+  for (int i = 0; schedules[i]; i++) known |= strcmp(schedules[i], schedule) == 0;
+  if (!known) return cli_unknown("schedule", schedule, schedules);
+  known = false;
+  for (int i = 0; optimizers[i]; i++) known |= strcmp(optimizers[i], optimizer) == 0;
+  if (!known) return cli_unknown("optimizer", optimizer, optimizers);
+
+  tt_dataset *train = tt_dataset_open(what, true, &err), *test = train ? tt_dataset_open(what, false, &err) : NULL;
+  if (!test) {
+    tt_dataset_free(train);
+    return cli_fail(&err);
+  }
+  model_config arg = {.classes = train->n_classes};
+  tt_model *m = cli_model_new(a, info, &arg, &err);
+  if (!m && !err.status) return 2;
+  tt_fit_result result = {0};
+  if (m) {
+    struct sigaction action = {.sa_handler = on_interrupt}, before;
+    sigaction(SIGINT, &action, &before);
+    tt_train_options o = {
+      .train = train, .test = test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
+      .step_size = step_size, .gamma = gamma, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
+      .clip_norm = clip, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
+      .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
+      .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted};
+    tt_status status = tt_train(m, &o, &result, &err);
+    sigaction(SIGINT, &before, NULL);
+    cli_warnings(m);
+    if (status == TT_OK)
+      printf("%s: %lld steps in %.1f s (%.0f images/s), loss %.4f, test accuracy %.2f%%\n", info->name, (long long)result.steps, result.seconds,
+             result.samples_per_second, result.loss, 100 * result.test_accuracy);
+    const char *save = cli_get(a, "save", NULL);
+    if ((status == TT_OK || status == TT_INTERRUPTED) && save) {
+      tt_error save_err = {0};
+      if (tt_model_save(m, save, &save_err) != TT_OK) err = save_err;
+    }
+  }
+  tt_model_free(m);
+  tt_dataset_free(train);
+  tt_dataset_free(test);
+  if (err.status == TT_INTERRUPTED) {
+    fprintf(stderr, "%s\n", err.message);
+    return 130;
+  }
+  return err.status ? cli_fail(&err) : 0;
+}
+
+int cli_eval(const cli_args *a) {
+  tt_error err = {0};
+  if (a->n_words != 2) return cli_usage(a, "a model and a file of weights");
+  const model_info *info = cli_model(a->words[0]);
+  if (!info) return 2;
+  const char *what = cli_get(a, "data", NULL);
+  if (!what) return cli_usage(a, "--data is missing");
+  int64_t batch;
+  if (!cli_int(a, "batch-size", 64, 1, &batch)) return 2;
+  tt_dataset *test = tt_dataset_open(what, false, &err);
+  if (!test) return cli_fail(&err);
+  model_config arg = {.classes = test->n_classes};
+  tt_model *m = cli_model_new(a, info, &arg, &err);
+  if (!m && !err.status) {
+    tt_dataset_free(test);
+    return 2;
+  }
+  tt_eval_result r;
+  if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, test, batch, &r, &err) == TT_OK)
+    printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)\n", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
+  if (m) cli_warnings(m);
+  tt_model_free(m);
+  tt_dataset_free(test);
+  return err.status ? cli_fail(&err) : 0;
+}

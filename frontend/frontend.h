@@ -1,0 +1,72 @@
+/* frontend.h: what the files of frontend/ share. A public op opens a call (which puts the caller's line on the trace's stack of
+ * places, checks that its values are values of one trace, and is poison at once when one of them is), emits rows, and returns.
+ *
+ *     tt_val tt_flip_at(tt_here here, tt_val x, tt_ints axes) {
+ *       OPEN("flip", here, x);
+ *       if (axes.n > tt_rank(x)) WRONG("name each axis once", "%d axes, but rank %d", axes.n, tt_rank(x));
+ *       ...
+ *       DONE(ir_reverse(g, x.ref, axis, n));
+ *     }
+ *
+ * The call is closed when its scope is left, however that happens. */
+#ifndef TT_FRONTEND_H
+#define TT_FRONTEND_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../ir/ir.h"
+#include "tinytorch.h"
+
+enum { TRACE_PLACES = 16, TRACE_SCOPES = 32 };
+
+typedef struct { const char *name; ir_ref ref; tt_dtype dtype; tt_shape shape; tt_init init; tt_param_use use; const char *file; int line; } trace_param;
+
+struct tt_trace {
+  ir_graph *g;
+  bool training;
+  char scope[512];                        /* "encoder/3/attn" */
+  size_t scope_length[TRACE_SCOPES];      /* of scope before each push */
+  int n_scopes;
+  tt_here places[TRACE_PLACES];           /* the user's line first, then those of the library's layers */
+  int n_places;
+  trace_param *params; int n_params, cap_params;
+  char **warnings; int n_warnings;
+  int64_t n_streams;                      /* random streams given out */
+};
+
+/* An open op. g is NULL when there is nothing to do: return poison. */
+typedef struct { tt_trace *t; ir_graph *g; const char *op; tt_val args[8]; int n; } tt_call;
+tt_call trace_open(const char *op, tt_here here, const tt_val *args, int n);
+tt_call trace_open_empty(const char *op, tt_here here, tt_trace *t);      /* an op of no values */
+void trace_close(tt_call *c);
+/* "op(%a, %b): <format>", "at FILE:LINE in SCOPE: %a is ...", "fix: ..."; poison. */
+tt_val trace_wrong(const tt_call *c, const char *fix, const char *format, ...) TT_PRINTF(3, 4);
+void trace_warn(tt_trace *t, const char *format, ...) TT_PRINTF(2, 3);
+char *trace_place(const ir_graph *g, uint32_t origin, char *text, size_t size);       /* "mlp.c:14 in mlp/fc1": the first cell */
+bool trace_axis(const tt_call *c, int axis, int rank, int *out);          /* negative axes made positive; false: the error is recorded */
+int trace_axes(const tt_call *c, tt_val x, tt_ints axes, int *out);       /* how many; all when there are none; -1: error recorded */
+bool trace_broadcasts(const tt_shape *a, const tt_shape *b, tt_shape *out);
+bool trace_is(tt_val v);                                                  /* given, for optional values */
+ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype); /* seed, step, made on demand */
+tt_val trace_text(tt_call *c, const char *text, const char *const *names, const tt_val *vals, const double *numbers, int n);  /* pass_build_text; vals[i] {0}: numbers[i] */
+
+/* model.c: what the model compiles for; NULL where it was not said. */
+typedef struct { const char *name, *backend, *cpu; } model_target;
+model_target model_target_of(const tt_model *m);
+
+#define OPEN(op_, here_, ...) \
+  __attribute__((cleanup(trace_close))) tt_call call = \
+    trace_open(op_, here_, (const tt_val[]){__VA_ARGS__}, (int)(sizeof((const tt_val[]){__VA_ARGS__}) / sizeof(tt_val))); \
+  if (!call.g) return (tt_val){call.t, 0}; \
+  ir_graph *g = call.g; \
+  (void)g
+#define WRONG(fix, ...) return trace_wrong(&call, fix, __VA_ARGS__)
+#define DONE(r) return (tt_val){call.t, (r)}
+#define AXIS(var, axis, x) \
+  int var; \
+  if (!trace_axis(&call, axis, tt_rank(x), &var)) DONE(0)
+
+#endif

@@ -1,0 +1,2 @@
+/* tinytorch.h: #include <tinytorch/tinytorch.h>; the interface is in frontend/tinytorch.h. */
+#include "frontend/tinytorch.h"

@@ -1,0 +1,290 @@
+/* model.c: a model function with its parameters. Each shape that it is used with, in training or evaluation, is traced and compiled by
+ * itself; all share one store of parameters, matched by name, which the first trace fills with initial values or from a file. */
+#include "frontend.h"
+
+typedef struct { tt_dtype dtype; tt_shape shape; rt_program *program; rt_instance *instance; } compiled;
+enum { MAX_COMPILED = 16 };
+
+struct tt_model {
+  tt_model_fn *function; void *arg;
+  tt_loss_fn *loss;
+  char *name, *backend, *cpu, *skip;      /* own copies; NULL as given */
+  int n_threads;
+  uint64_t seed;
+  rt_params *params;
+  rt_team *team;
+  tt_safetensors *file; char *path;       /* where values come from; NULL: from initializers */
+  compiled predict[MAX_COMPILED]; int n_predict;     /* a ring once it is full */
+  char **warnings; int n_warnings;
+};
+
+static bool copy_text(char **to, const char *from) {
+  *to = from ? strdup(from) : NULL;
+  return !from || *to;
+}
+
+tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options *options, tt_error *err) {
+  const tt_model_options none = {0}, *o = options ? options : &none;
+  tt_model *m = calloc(1, sizeof *m);
+  if (m) {
+    m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads;
+    m->params = rt_params_new();
+    if (m->params && copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend) && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip)) return m;
+  }
+  tt_model_free(m);
+  tt_fail(err, TT_NO_MEMORY, "error: no memory for a model\n  at tt_model_new\n  fix: free memory");
+  return NULL;
+}
+
+static void free_compiled(compiled *c) {
+  rt_instance_free(c->instance);
+  rt_program_free(c->program);
+  *c = (compiled){0};
+}
+
+void tt_model_free(tt_model *m) {
+  if (!m) return;
+  for (int i = 0; i < MAX_COMPILED; i++)
+    if (m->predict[i].program) free_compiled(&m->predict[i]);
+  rt_params_free(m->params);
+  rt_team_free(m->team);
+  tt_safetensors_close(m->file);
+  for (int i = 0; i < m->n_warnings; i++) free(m->warnings[i]);
+  free(m->warnings);
+  free(m->name), free(m->backend), free(m->cpu), free(m->skip), free(m->path);
+  free(m);
+}
+
+model_target model_target_of(const tt_model *m) { return (model_target){m->name, m->backend, m->cpu}; }
+rt_params *tt_model_params(tt_model *m) { return m->params; }
+const char *tt_model_warning(const tt_model *m, int i) { return i >= 0 && i < m->n_warnings ? m->warnings[i] : NULL; }
+
+rt_team *tt_model_team(tt_model *m, tt_error *err) {
+  if (!m->team) m->team = rt_team_new(m->n_threads, err);
+  return m->team;
+}
+
+/* -- Parameters --------------------------------------------------------------------------------------------------------- */
+
+static bool file_has(tt_safetensors *f, const char *name) {
+  for (int i = 0; i < tt_safetensors_count(f); i++)
+    if (!strcmp(tt_safetensors_name(f, i), name)) return true;
+  return false;
+}
+
+/* The file's tensor `name` in type t and shape s, or an error. */
+static tt_tensor *from_file(tt_safetensors *f, const char *path, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
+  char want[120], have[120];
+  if (!file_has(f, name)) return tt_fail(err, TT_INVALID, "error: the weights have no tensor \"%s\"\n  at %s\n  fix: load weights that were saved from this model", name, path), NULL;
+  tt_tensor *x = tt_safetensors_get(f, name, err), *y = NULL;
+  if (!x) return NULL;
+  tt_shape got = tt_tensor_shape(x);
+  if (!tt_shape_equal(&got, s))
+    tt_fail(err, TT_INVALID, "error: \"%s\" is %s in the weights, but the model has %s\n  at %s\n  fix: load weights that were saved from this model", name,
+            tt_type_text(tt_tensor_dtype(x), &got, have, sizeof have), tt_type_text(t, s, want, sizeof want), path);
+  else y = tt_tensor_cast(x, t, err);
+  tt_tensor_free(x);
+  return y;
+}
+
+/* The value with which a parameter starts. */
+static tt_tensor *first_value(tt_model *m, const trace_param *p, tt_error *err) {
+  if (m->file) return from_file(m->file, m->path, p->name, p->dtype, &p->shape, err);
+  tt_tensor *x = tt_tensor_new(p->dtype, &p->shape, err);
+  if (x && tt_init_fill(p->init, p->name, m->seed, p->dtype, &p->shape, tt_tensor_data(x), err) == TT_OK) return x;
+  tt_tensor_free(x);
+  return NULL;
+}
+
+/* The trace's parameters join the store. */
+static tt_status join(tt_model *m, const tt_trace *t, tt_error *err) {
+  for (int i = 0; i < t->n_params; i++) {
+    const trace_param *p = &t->params[i];
+    rt_param *old = rt_params_find(m->params, p->name);
+    if (old) {
+      char was[120], is[120];
+      tt_shape s = tt_tensor_shape(old->tensor);
+      if (tt_tensor_dtype(old->tensor) != p->dtype || !tt_shape_equal(&s, &p->shape))
+        return tt_fail(err, TT_INVALID, "error: the parameter \"%s\" is %s here, but the model has it as %s\n  at %s:%d\n  fix: use one model for one size and type of input", p->name,
+                       tt_type_text(p->dtype, &p->shape, is, sizeof is), tt_type_text(tt_tensor_dtype(old->tensor), &s, was, sizeof was), p->file, p->line);
+      continue;
+    }
+    tt_tensor *x = first_value(m, p, err);
+    if (!x) return err->status;
+    tt_status status = rt_params_add(m->params, p->name, x, p->use == TT_TRAINED, false, err);
+    if (status != TT_OK) return status;
+  }
+  return TT_OK;
+}
+
+tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
+  tt_error own = {0};
+  if (!err) err = &own;
+  tt_safetensors *f = tt_safetensors_open(path, err);
+  char *copy = strdup(path);
+  if (!f || !copy) {
+    if (!copy) tt_fail(err, TT_NO_MEMORY, "error: no memory for a name\n  at tt_model_load\n  fix: free memory");
+    tt_safetensors_close(f);
+    free(copy);
+    return err->status;
+  }
+  int n = rt_params_count(m->params);
+  tt_tensor **fresh = calloc((size_t)n + 1, sizeof *fresh);           /* all are read before the first is changed */
+  if (!fresh) tt_fail(err, TT_NO_MEMORY, "error: no memory for %d tensors\n  at tt_model_load\n  fix: free memory", n);
+  for (int i = 0; i < n && err->status == TT_OK; i++) {
+    const rt_param *p = rt_params_at(m->params, i);
+    tt_shape s = tt_tensor_shape(p->tensor);
+    if (!p->optimizer_state) fresh[i] = from_file(f, path, p->name, tt_tensor_dtype(p->tensor), &s, err);
+  }
+  for (int i = 0; i < n && fresh; i++) {
+    if (fresh[i] && err->status == TT_OK) tt_tensor_copy(rt_params_at(m->params, i)->tensor, fresh[i], err);
+    tt_tensor_free(fresh[i]);
+  }
+  free(fresh);
+  if (err->status != TT_OK) {
+    tt_safetensors_close(f);
+    free(copy);
+    return err->status;
+  }
+  tt_safetensors_close(m->file);
+  free(m->path);
+  m->file = f;
+  m->path = copy;
+  return TT_OK;
+}
+
+tt_status tt_model_save(tt_model *m, const char *path, tt_error *err) {
+  int n = rt_params_count(m->params), used = 0;
+  if (!n) return tt_fail(err, TT_INVALID, "error: the model has no parameters yet\n  at tt_model_save to %s\n  fix: train it or predict with it first", path);
+  tt_named_tensor *list = malloc(sizeof *list * (size_t)n);
+  if (!list) return tt_fail(err, TT_NO_MEMORY, "error: no memory for %d names\n  at tt_model_save\n  fix: free memory", n);
+  for (int i = 0; i < n; i++) {
+    const rt_param *p = rt_params_at(m->params, i);
+    if (!p->optimizer_state) list[used++] = (tt_named_tensor){p->name, p->tensor};
+  }
+  tt_status status = tt_safetensors_save(path, list, used, &(tt_metadata){"format", "pt"}, 1, err);
+  free(list);
+  return status;
+}
+
+/* -- Tracing and compiling ---------------------------------------------------------------------------------------------- */
+
+/* How many rows have their label as the largest of the prediction [B, classes]. */
+static tt_val correct(tt_val prediction, tt_val y) {
+  return tt_sum(tt_cast(tt_eq(tt_argmax(prediction, 1, false), tt_cast(y, TT_I64)), TT_I64), TT_ALL, false);
+}
+
+static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool labels, bool training) {
+  tt_val out = m->function(x, m->arg), loss = {0};
+  if (labels) loss = m->loss ? m->loss(out, y, m->arg) : tt_cross_entropy(out, y);
+  if (!training) tt_output(t, "logits", out);
+  if (labels) tt_output(t, "loss", loss);
+  if (training && labels && tt_rank(out) == 2) tt_output(t, "correct", correct(out, y));
+}
+
+static tt_status take_warnings(tt_model *m, const tt_trace *t, tt_error *err) {
+  for (int i = 0; i < t->n_warnings; i++) {
+    bool known = false;
+    for (int k = 0; k < m->n_warnings; k++) known |= !strcmp(m->warnings[k], t->warnings[i]);
+    if (known) continue;
+    char **more = realloc(m->warnings, sizeof *more * (size_t)(m->n_warnings + 1)), *copy = strdup(t->warnings[i]);
+    if (more) m->warnings = more;
+    if (!more || !copy) {
+      free(copy);
+      return tt_fail(err, TT_NO_MEMORY, "error: no memory for a warning\n  at the trace of %s\n  fix: free memory", m->name);
+    }
+    m->warnings[m->n_warnings++] = copy;
+  }
+  return TT_OK;
+}
+
+tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, bool training, ir_graph **graph, tt_error *err) {
+  tt_error own = {0};
+  if (!err) err = &own;
+  *graph = NULL;
+  tt_trace *t = tt_trace_new(m->name, training);
+  if (!t) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a trace\n  at the trace of %s\n  fix: free memory", m->name);
+  tt_val in = tt_input(t, "x", dtype, *x), y = {0};
+  if (labels && x->rank) y = tt_input(t, "y", TT_I32, TT_SHAPE(x->dim[0]));
+  trace_outputs(m, t, in, y, labels, training);
+  tt_status status = tt_trace_finish(t, graph, err);
+  if (status == TT_OK) status = join(m, t, err);
+  if (status == TT_OK) status = take_warnings(m, t, err);
+  if (status != TT_OK) {
+    ir_graph_free(*graph);
+    *graph = NULL;
+  }
+  tt_trace_free(t);
+  return status;
+}
+
+/* What the program keeps beside the model's parameters is its optimizer's state. */
+static tt_status add_state(tt_model *m, const rt_program *p, tt_error *err) {
+  for (uint32_t i = 0; i < p->n_slots; i++) {
+    const rt_slot *s = &p->slots[i];
+    if (s->kind != RT_PARAM || rt_params_find(m->params, s->name)) continue;
+    tt_tensor *x = tt_tensor_new(s->dtype, &s->shape, err);
+    if (!x) return err->status;
+    tt_status status = rt_params_add(m->params, s->name, x, false, true, err);
+    if (status != TT_OK) return status;
+  }
+  return TT_OK;
+}
+
+tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *options, rt_program **program, tt_error *err) {
+  tt_error own = {0};
+  if (!err) err = &own;
+  tt_compile_options o = options ? *options : (tt_compile_options){0};
+  if (!o.backend) o.backend = m->backend;
+  if (!o.cpu) o.cpu = m->cpu;
+  if (!o.skip) o.skip = m->skip;
+  if (!o.n_threads) o.n_threads = m->n_threads;
+  ir_graph *g;
+  *program = NULL;
+  tt_status status = tt_model_trace(m, dtype, x, labels, o.train, &g, err);
+  if (status != TT_OK) return status;
+  status = tt_compile(g, &o, program, err);
+  ir_graph_free(g);
+  if (status == TT_OK) status = add_state(m, *program, err);
+  if (status == TT_OK) return TT_OK;
+  rt_program_free(*program);
+  *program = NULL;
+  return status;
+}
+
+/* -- Predicting --------------------------------------------------------------------------------------------------------- */
+
+static compiled *compiled_for(tt_model *m, tt_dtype dtype, const tt_shape *shape, tt_error *err) {
+  for (int i = 0; i < MAX_COMPILED; i++)
+    if (m->predict[i].program && m->predict[i].dtype == dtype && tt_shape_equal(&m->predict[i].shape, shape)) return &m->predict[i];
+  rt_team *team = tt_model_team(m, err);
+  compiled c = {dtype, *shape, NULL, NULL};
+  if (!team || tt_model_compile(m, dtype, shape, false, NULL, &c.program, err) != TT_OK) return NULL;
+  c.instance = rt_instance_new(c.program, team, err);
+  if (!c.instance || rt_params_bind(m->params, c.instance, err) != TT_OK) {
+    free_compiled(&c);
+    return NULL;
+  }
+  compiled *to = &m->predict[m->n_predict++ % MAX_COMPILED];
+  if (to->program) free_compiled(to);
+  *to = c;
+  return to;
+}
+
+tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err) {
+  tt_error own = {0};
+  if (!err) err = &own;
+  tt_shape s = tt_tensor_shape(x), out;
+  compiled *c = compiled_for(m, tt_tensor_dtype(x), &s, err);
+  tt_tensor *dense = c ? tt_tensor_dense(x, err) : NULL, *y = NULL, *bound;
+  if (dense && rt_bind(c->instance, "x", dense, err) == TT_OK && rt_run(c->instance, err) == TT_OK && (bound = rt_bound(c->instance, "logits"))) {
+    out = tt_tensor_shape(bound);
+    y = tt_tensor_new(tt_tensor_dtype(bound), &out, err);
+    if (y && tt_tensor_copy(y, bound, err) != TT_OK) {
+      tt_tensor_free(y);
+      y = NULL;
+    }
+  }
+  tt_tensor_free(dense);
+  return y;
+}

@@ -1,0 +1,18 @@
+/* models.c: the table of models. */
+#include "models.h"
+
+#include <string.h>
+
+const model_info model_table[] = {
+    {"mlp", model_mlp, "784-512-512-10 with relu", "sgd", "momentum=0.9", "constant", 0.01, 128, 1, 28},
+    {"lenet", model_lenet, "LeNet-5 (LeCun et al. 1998) with relu and max pooling", "sgd", "momentum=0.9", "constant", 0.01, 64, 1, 28},
+    {"cnn", model_cnn, "two 3x3 convolutions with batch norm, 32 and 64 channels, then 256 hidden units", "sgd", "momentum=0.9, weight_decay=5e-4", "cosine", 0.05, 64, 3, 32},
+    {"resnet20", model_resnet20, "He et al. 2015, section 4.2, n = 3", "sgd", "momentum=0.9, weight_decay=1e-4", "cosine", 0.1, 64, 3, 32},
+    {"capstone", model_capstone, "convolution, linear, self-attention over the rows of the batch, softmax", "adam", NULL, "constant", 0.001, 64, 3, 32},
+    {NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0}};
+
+const model_info *model_find(const char *name) {
+  for (const model_info *m = model_table; m->name; m++)
+    if (!strcmp(m->name, name)) return m;
+  return NULL;
+}

@@ -1,0 +1,70 @@
+/* linear.c: layers of matrix products: linear, single-head attention; and dropout. */
+#include "../frontend.h"
+
+tt_val tt_f_linear_at(tt_here here, tt_val x, tt_val w, tt_val b) {
+  tt_val args[3] = {x, w, b};
+  __attribute__((cleanup(trace_close))) tt_call call = trace_open("linear", here, args, trace_is(b) ? 3 : 2);
+  if (!call.g) DONE(0);
+  ir_graph *g = call.g;
+  if (tt_rank(x) < 1 || tt_rank(w) != 2) WRONG("give x [..., in] and w [out, in]", "ranks %d and %d", tt_rank(x), tt_rank(w));
+  if (tt_dtype_of(x) != tt_dtype_of(w) || (trace_is(b) && tt_dtype_of(x) != tt_dtype_of(b))) WRONG("use tt_cast: all three must be of one type", "element types differ");
+  int64_t in = tt_dim(x, -1), out = tt_dim(w, 0);
+  if (in != tt_dim(w, 1))
+    WRONG(in == out ? "the weight is [out, in]; this one looks transposed" : "make them agree; images need tt_flatten(x, 1) first",
+          "x has %lld features, but the weight takes %lld", (long long)in, (long long)tt_dim(w, 1));
+  if (trace_is(b) && (tt_rank(b) != 1 || tt_dim(b, 0) != out)) WRONG("give one bias an output", "the bias must be [%lld]", (long long)out);
+  tt_shape s = tt_shape_of(x), rows = TT_SHAPE(1, in);
+  for (int i = 0; i + 1 < s.rank; i++) rows.dim[0] *= s.dim[i];
+  s.dim[s.rank - 1] = out;
+  ir_ref y = ir_matmul(g, ir_reshape(g, x.ref, rows), w.ref, false, true, 1);
+  if (y && trace_is(b)) y = ir_ew2(g, IR_add, y, b.ref);
+  DONE(y ? ir_reshape(g, y, s) : 0);
+}
+
+tt_val tt_linear_at(tt_here here, tt_val x, const char *name, int64_t out, tt_linear_options o) {
+  OPEN("linear", here, x);
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
+  if (tt_rank(x) < 1) WRONG("give [..., in]", "%s cannot take a scalar", name);
+  if (out < 1) WRONG("give the number of outputs", "%s has %lld outputs", name, (long long)out);
+  int64_t in = tt_dim(x, -1);
+  if (in < 1) WRONG("give at least one feature", "%s has %lld inputs", name, (long long)in);
+  double bound = 1 / sqrt((double)in);
+  if (o.weight.kind == TT_INIT_DEFAULT) o.weight = tt_init_kaiming_uniform(sqrt(5));
+  if (o.bias.kind == TT_INIT_DEFAULT) o.bias = tt_init_uniform(-bound, bound);
+  tt_scope_push(x, name);
+  tt_val w = tt_param(x, "weight", TT_SHAPE(out, in), o.weight), b = {0};
+  if (!o.no_bias) b = tt_param(x, "bias", TT_SHAPE(out), o.bias);
+  tt_val y = tt_f_linear(x, w, b);
+  tt_scope_pop(x);
+  return y;
+}
+
+tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, double scale) {
+  OPEN("attention", here, q, k, v);
+  if (tt_rank(q) < 2 || tt_rank(k) < 2 || tt_rank(v) < 2 || tt_dim(q, -1) != tt_dim(k, -1) || tt_dim(k, -2) != tt_dim(v, -2))
+    WRONG("give q [..., T, d], k [..., S, d], v [..., S, e]", "the shapes do not fit");
+  if (!tt_dtype_in(tt_dtype_of(q), TT_REAL)) WRONG("use tt_cast to make them f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(q)));
+  if (scale == 0) scale = 1 / sqrt((double)tt_dim(q, -1));
+  tt_val scores = tt_matmul(tt_mul(q, scale), tt_transpose(k, -2, -1));          /* [..., T, S] */
+  return tt_matmul(tt_softmax(scores, -1), v);
+}
+
+tt_val tt_self_attention_at(tt_here here, tt_val x, const char *name, int64_t d) {
+  OPEN("self_attention", here, x);
+  if (tt_rank(x) != 2 && tt_rank(x) != 3) WRONG("give [T, in] or [B, T, in]; images need tt_flatten(x, 1) first", "%s takes rank 2 or 3, not %d", name, tt_rank(x));
+  tt_scope_push(x, name);
+  tt_val q = tt_linear(x, "q", d), k = tt_linear(x, "k", d), v = tt_linear(x, "v", d);
+  tt_val y = tt_linear(tt_f_attention(q, k, v, 0), "out", d);
+  tt_scope_pop(x);
+  return y;
+}
+
+tt_val tt_dropout_at(tt_here here, tt_val x, double p) {
+  OPEN("dropout", here, x);
+  if (!(p >= 0 && p <= 1)) WRONG("give the share that is dropped, from 0 to 1", "the probability is %g", p);
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
+  if (!tt_is_training(x) || p == 0) DONE(x.ref);
+  if (p == 1) DONE(ir_ew2(g, IR_mul, x.ref, ir_like(g, x.ref, 0)));
+  ir_ref seed = trace_scalar_input(x.trace, "seed", TT_U64), step = trace_scalar_input(x.trace, "step", TT_I64);
+  DONE(ir_dropout(g, x.ref, seed, ir_cast(g, step, TT_U64), p, x.trace->n_streams++));
+}

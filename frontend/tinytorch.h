@@ -1,0 +1,208 @@
+/* tinytorch.h: the public interface, the one file that a program includes.
+ *
+ * A model is a plain C function over symbolic values. Calling it once records a graph; the graph is differentiated,
+ * compiled for the CPU at hand, and trained:
+ *
+ *     static tt_val model(tt_val x, void *arg) {
+ *       x = tt_relu(tt_linear(tt_flatten(x, 1), "fc1", 128));
+ *       return tt_linear(x, "fc2", 10);
+ *     }
+ *     tt_model *m = tt_model_new(model, NULL, &(tt_model_options){.seed = 1}, &err);
+ *     tt_train(m, &(tt_train_options){.data = "mnist:DIR", .epochs = 3, .batch = 64, .lr = 0.1}, &result, &err);
+ *     tt_model_save(m, "model.safetensors", &err);
+ *
+ * Mistakes in a model are sticky: the first one is kept by the trace, every value made from it is poison and does
+ * nothing, and the end of the trace returns it, in three parts: what, where (file, line, scope, and where the values
+ * came from), and how to mend it. No call here prints, exits or aborts.
+ *
+ * Ops are macros that pass the caller's file and line on; the function behind tt_NAME is tt_NAME_at. */
+#ifndef TT_TINYTORCH_H
+#define TT_TINYTORCH_H
+
+#include "../ir/types.h"
+#include "../runtime/runtime.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tt_trace tt_trace;
+/* A symbolic tensor: a row of the graph being traced. {0} is no value. */
+typedef struct { tt_trace *trace; uint32_t ref; } tt_val;
+/* A place in C source. */
+typedef struct { const char *file; int line; } tt_here;
+#define TT_HERE ((tt_here){__FILE__, __LINE__})
+
+/* TT_SHAPE(64, 3, 32, 32) is a tt_shape. TT_INTS(1, 2) is a list of at most 16 numbers; TT_AXES reads better for axes, which may
+ * be negative (from the end) everywhere. TT_ALL: all axes. */
+typedef struct { int n; int64_t v[16]; } tt_ints;
+#define TT_SHAPE(...) ((tt_shape){.rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}})
+#define TT_SCALAR ((tt_shape){.rank = 0})
+#define TT_INTS(...) ((tt_ints){.n = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .v = {__VA_ARGS__}})
+#define TT_AXES TT_INTS
+#define TT_ALL ((tt_ints){.n = 0})
+
+/* -- Tracing (trace.c) ------------------------------------------------------------------------------------------------- */
+
+/* training says which of the two traces of a model this is: dropout drops, batch_norm uses the batch's statistics. NULL: no memory. */
+TT_API tt_trace *tt_trace_new(const char *name, bool training);
+TT_API void tt_trace_free(tt_trace *t);
+/* Ends the trace. On TT_OK the graph is the caller's (ir_graph_free); else err has the first mistake. The trace itself stays, with
+ * its parameters' initializers and its warnings. */
+struct ir_graph;
+TT_API tt_status tt_trace_finish(tt_trace *t, struct ir_graph **graph, tt_error *err);
+/* Things that work, but that the user will want to know: a softmax fed to cross_entropy. NULL after the last. */
+TT_API const char *tt_trace_warning(const tt_trace *t, int i);
+/* What a call of the compiled program is given, by name. Two inputs of one name are an error. */
+TT_API tt_val tt_input_at(tt_here, tt_trace *t, const char *name, tt_dtype dtype, tt_shape shape);
+#define tt_input(trace, name, dtype, shape) tt_input_at(TT_HERE, trace, name, dtype, shape)
+/* What it returns, by name, in order. */
+TT_API void tt_output_at(tt_here, tt_trace *t, const char *name, tt_val v);
+#define tt_output(trace, name, v) tt_output_at(TT_HERE, trace, name, v)
+
+/* Scopes name parameters and say in messages where an op is: inside "encoder" and "3", the parameter "weight" is
+ * "encoder.3.weight", and the path is encoder/3. Layers open one of their own name. x is any value of the trace. */
+TT_API void tt_scope_push_at(tt_here, tt_val x, const char *name);
+TT_API void tt_scope_pop_at(tt_here, tt_val x);
+#define tt_scope_push(x, name) tt_scope_push_at(TT_HERE, x, name)
+#define tt_scope_pop(x) tt_scope_pop_at(TT_HERE, x)
+
+TT_API bool tt_is_training(tt_val x);
+TT_API tt_shape tt_shape_of(tt_val x);            /* rank 0 for poison */
+TT_API tt_dtype tt_dtype_of(tt_val x);            /* TT_F32 for poison */
+TT_API int tt_rank(tt_val x);
+TT_API int64_t tt_dim(tt_val x, int axis);        /* axis may be negative; 1 for poison, so that sums with it stay finite */
+TT_API bool tt_ok(tt_val x);                      /* false for poison */
+
+/* Initial values (nn/init.c). They depend on the seed and the parameter's full name alone, not on the order of declaration.
+ * DEFAULT (left out) is a layer's own choice, and zeros elsewhere. Fans are PyTorch's: for a shape [out, in, *k], fan_in = in * prod(k) and fan_out = out * prod(k). */
+typedef enum { TT_INIT_DEFAULT, TT_INIT_ZEROS, TT_INIT_CONSTANT, TT_INIT_UNIFORM, TT_INIT_NORMAL, TT_INIT_XAVIER_UNIFORM, TT_INIT_XAVIER_NORMAL,
+               TT_INIT_KAIMING_UNIFORM, TT_INIT_KAIMING_NORMAL, TT_INIT_DATA } tt_init_kind;
+typedef struct { tt_init_kind kind; double a, b; const void *data; } tt_init;
+#define tt_init_zeros() ((tt_init){TT_INIT_ZEROS, 0, 0, NULL})
+#define tt_init_ones() ((tt_init){TT_INIT_CONSTANT, 1, 0, NULL})
+#define tt_init_constant(value) ((tt_init){TT_INIT_CONSTANT, value, 0, NULL})
+#define tt_init_uniform(low, high) ((tt_init){TT_INIT_UNIFORM, low, high, NULL})
+#define tt_init_normal(mean, std) ((tt_init){TT_INIT_NORMAL, mean, std, NULL})
+/* Glorot & Bengio 2010: variance gain^2 * 2 / (fan_in + fan_out). */
+#define tt_init_xavier_uniform(gain) ((tt_init){TT_INIT_XAVIER_UNIFORM, gain, 0, NULL})
+#define tt_init_xavier_normal(gain) ((tt_init){TT_INIT_XAVIER_NORMAL, gain, 0, NULL})
+/* He et al. 2015: variance 2 / ((1 + slope^2) * fan_in); slope of the leaky relu that follows, 0 for relu, sqrt(5) for what PyTorch's
+ * linear and convolution start from. */
+#define tt_init_kaiming_uniform(slope) ((tt_init){TT_INIT_KAIMING_UNIFORM, slope, 0, NULL})
+#define tt_init_kaiming_normal(slope) ((tt_init){TT_INIT_KAIMING_NORMAL, slope, 0, NULL})
+/* Dense values of the parameter's own type; they must outlive the trace. */
+#define tt_init_data(values) ((tt_init){TT_INIT_DATA, 0, 0, values})
+/* Fills `out` (dense, of type t and shape s) as the parameter of that name starts. */
+TT_API tt_status tt_init_fill(tt_init init, const char *name, uint64_t seed, tt_dtype t, const tt_shape *s, void *out, tt_error *err);
+
+typedef enum { TT_TRAINED, TT_FROZEN, TT_STATE } tt_param_use;
+/* A parameter, named by the scope. tt_param is trained; tt_param_frozen is a weight that is not; tt_state is changed by
+ * assign alone (running statistics). Its type is that of x, or f32 when x is not of a real type. A name that is taken is an error. */
+TT_API tt_val tt_param_at(tt_here, tt_val x, const char *name, tt_shape shape, tt_init init, tt_param_use use);
+#define tt_param(x, name, shape, init) tt_param_at(TT_HERE, x, name, shape, init, TT_TRAINED)
+#define tt_param_frozen(x, name, shape, init) tt_param_at(TT_HERE, x, name, shape, init, TT_FROZEN)
+#define tt_state(x, name, shape, init) tt_param_at(TT_HERE, x, name, shape, init, TT_STATE)
+/* The same in the present scope with a type said. */
+TT_API tt_val tt_param_typed_at(tt_here, tt_trace *t, const char *name, tt_dtype dtype, tt_shape shape, tt_init init, tt_param_use use);
+#define tt_param_typed(trace, name, dtype, shape, init, use) tt_param_typed_at(TT_HERE, trace, name, dtype, shape, init, use)
+/* The parameter or state has the value v from the next call of the program on; reads in this call see the old one. */
+TT_API void tt_assign_at(tt_here, tt_val param, tt_val v);
+#define tt_assign(param, v) tt_assign_at(TT_HERE, param, v)
+
+/* d loss / d wrt[i] for a scalar loss, as values of the same trace, which can be differentiated again. What loss does not depend on
+ * gets zeros. tt_vjp: of sum(y * cotangent), y of any shape. */
+TT_API void tt_grad_at(tt_here, tt_val loss, const tt_val *wrt, int n, tt_val *out);
+TT_API void tt_vjp_at(tt_here, tt_val y, tt_val cotangent, const tt_val *wrt, int n, tt_val *out);
+#define tt_grad(loss, wrt, n, out) tt_grad_at(TT_HERE, loss, wrt, n, out)
+#define tt_vjp(y, cotangent, wrt, n, out) tt_vjp_at(TT_HERE, y, cotangent, wrt, n, out)
+
+#include "ops.h"
+#include "nn.h"
+
+/* -- Compiling, training, predicting (compile.c, train.c) -------------------------------------------------------------- */
+
+typedef tt_val tt_model_fn(tt_val x, void *arg);
+/* loss of a prediction [B, ...] and the labels [B] (i32): a scalar. */
+typedef tt_val tt_loss_fn(tt_val prediction, tt_val y, void *arg);
+
+typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;    /* params whose name starts with pattern; optimizer NULL: frozen */
+
+typedef struct {
+  const char *backend;             /* "jit" (also NULL): machine code; "interp": plain C, op by op, the reference */
+  const char *cpu;                 /* NULL: this one; "x86-64-v2", "x86-64-v3", "x86-64-v4" */
+  int n_threads;                   /* to compile with; 0: as many as there are */
+  const char *skip;                /* "layout,fuse": optional passes left out */
+  bool train;                      /* output 0 is the loss: gradients and the optimizer's update are added */
+  const char *optimizer;           /* "sgd" (also NULL), "adam", "adamw" */
+  const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
+  tt_param_group groups[8];        /* up to the first without a pattern */
+  double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */
+  bool gradients;                  /* every parameter's gradient is also an output, "grad.NAME" */
+  void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* after every pass */
+  void *user;
+} tt_compile_options;
+/* A traced graph becomes a program. NULL options: all defaults. Free with rt_program_free. */
+TT_API tt_status tt_compile(const struct ir_graph *g, const tt_compile_options *options, rt_program **program, tt_error *err);
+
+/* A model with its parameters. Programs are compiled for the shapes they are called with, and kept. One thread at a time. */
+typedef struct tt_model tt_model;
+typedef struct {
+  const char *name;                /* NULL: "model" */
+  uint64_t seed;                   /* of initial values */
+  const char *backend, *cpu;       /* as in tt_compile_options */
+  const char *skip;
+  int n_threads;                   /* of the team that runs programs; 0: TT_NUM_THREADS, else the cores there are */
+  tt_loss_fn *loss;                /* NULL: cross entropy of logits [B, classes] and labels [B] */
+} tt_model_options;
+/* arg is handed to the function (and the loss) at each trace, and must outlive the model. options NULL: defaults. */
+TT_API tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options *options, tt_error *err);
+TT_API void tt_model_free(tt_model *m);
+/* Weights and running statistics as safetensors, with PyTorch's names and layouts. load may come before or after the first use; a
+ * tensor of the model that the file lacks, or has in another shape, is an error (at once when the model has been traced already,
+ * else at its first use); what the file has besides is ignored. Before the first use there is nothing to save: an error. */
+TT_API tt_status tt_model_save(tt_model *m, const char *path, tt_error *err);
+TT_API tt_status tt_model_load(tt_model *m, const char *path, tt_error *err);
+/* The model's result in evaluation mode for x [B, ...]. The first call with a shape compiles. The caller frees the result. */
+TT_API tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err);
+TT_API rt_params *tt_model_params(tt_model *m);           /* borrowed; filled by the first trace */
+TT_API rt_team *tt_model_team(tt_model *m, tt_error *err);
+/* A graph of the model for x of that type and shape, and, with `labels`, y: i32[B] and its loss.
+ * training: outputs loss, and correct: i64[] when the prediction is [B, classes]. Else outputs logits, and loss with labels.
+ * Its parameters join the model's with their initial values. warnings: joined into the model's list. */
+TT_API tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, bool training, struct ir_graph **graph, tt_error *err);
+TT_API const char *tt_model_warning(const tt_model *m, int i);       /* NULL after the last */
+/* Its compiled step (training, with o's optimizer) or evaluation; optimizer state joins the parameters as zeros. */
+TT_API tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *o, rt_program **program, tt_error *err);
+
+typedef struct {
+  const char *data;                /* "fashion-mnist:DIR", "mnist:DIR", "cifar10:DIR", "shapes:COUNT" */
+  const tt_dataset *train, *test;  /* instead of data */
+  int64_t epochs, max_steps;       /* epochs 0: 1; max_steps 0: no limit */
+  int64_t batch;                   /* 0: 64 */
+  double lr;                       /* 0: 0.01 */
+  const char *schedule;            /* "constant" (also NULL), "cosine", "step" */
+  int64_t warmup;                  /* steps in which lr grows to its value */
+  int64_t step_size; double gamma; /* of "step": lr * gamma^(step / step_size) */
+  const char *optimizer, *hyper;   /* as in tt_compile_options */
+  tt_param_group groups[8];
+  double clip_norm;
+  uint64_t seed;                   /* of shuffling, augmentation, dropout */
+  bool flip; int crop;             /* augmentation: tt_loader_options */
+  const char *log, *checkpoint;    /* JSON lines; folder */
+  int64_t checkpoint_every;        /* steps; 0: each epoch */
+  bool resume;
+  void (*report)(void *user, const char *line, bool transient);   /* progress */
+  void *user;
+  volatile int *stop;              /* set to 1 in a signal handler: the step is finished, all is saved, TT_INTERRUPTED */
+  void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* passes of the step's compilation */
+} tt_train_options;
+/* Trains the model on the data set's training part and evaluates it on all of the test part. result may be NULL. */
+TT_API tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result, tt_error *err);
+/* Loss and accuracy over all of `test`, in batches (0: 64). */
+TT_API tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_eval_result *result, tt_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

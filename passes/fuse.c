@@ -1,0 +1,435 @@
+/* fuse.c: groups rows into kernels, greedily. It takes a graph of primitives and gives the same graph with braces: every computed row
+ * stands in a kernel (but free constants that are themselves outputs, which schedule wraps).
+ *
+ *     %z = matmul(%x, %w)                        kernel @k0_matmul_add_relu(%x, %w, %b) -> %h {
+ *     %c = broadcast(%b, dims=[1])                 %z = matmul(%x, %w)
+ *     %a = add(%z, %c)                 gives       %c = broadcast(%b, dims=[1])
+ *     %h = relu(%a)                                %a = add(%z, %c)
+ *                                                  %h = relu(%a)
+ *                                                }
+ *
+ * 1. Each row is solid or not. A row that is not is made again by everyone who reads it: movement (index arithmetic), and cheap
+ *    elementwise rows on values that are in memory anyway, when they are read about once by each reader. What has to be a buffer is solid:
+ *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's result, which
+ *    says how it is stored.
+ * 2. Each solid row starts as a group. Groups join along reads: first where the value read then need not exist in memory, then where it
+ *    saves reading it again, then side by side where both read the same large value, or are small and alike.
+ *    Two groups join when form.c finds that their rows are a kernel, no path leads from one to the other through a third, and
+ *    nobody computes a value much more often than it has elements (worth_it).
+ * 3. Groups are written out in order. */
+#include "form.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ROWS = 160, MAX_READS = 24, MAX_RESULTS = 8 };
+
+typedef struct { ir_ref *at; int n, cap; } list;
+typedef struct {
+  const ir_graph *g;
+  bool *live, *solid;
+  bool *forced, *kept;               /* has to be a buffer; is an output or assigned */
+  ir_ref *param;                     /* to which the row is assigned */
+  int *group;                        /* of a solid row, -1 */
+  list *members, *reads, *readers;   /* of a group: its solid rows; of a solid row: solid rows and leaves that it reads, those that read it */
+  int n_groups;
+  int *seen, stamp;                  /* of each row: marks of the last walk */
+  int *seen_group, group_stamp;
+  bool failed;
+} fuser;
+
+static void push(fuser *f, list *l, ir_ref r) {
+  if (l->n == l->cap) {
+    int cap = l->cap ? 2 * l->cap : 8;
+    void *p = realloc(l->at, (size_t)cap * sizeof *l->at);
+    if (!p) { f->failed = true; return; }
+    l->at = p, l->cap = cap;
+  }
+  l->at[l->n++] = r;
+}
+
+static double count(const ir_graph *g, ir_ref r) {
+  tt_shape s = ir_shape(g, r);
+  return (double)tt_shape_count(&s);
+}
+
+static bool reads_buffers(ir_op op) { return op == IR_matmul || op == IR_conv || op == IR_argsort; }
+
+/* How many elements of its argument k row r asks for when it is computed once. */
+static double asks(const ir_graph *g, ir_ref r, int k) {
+  const ir_node *n = ir_at(g, r);
+  if (form_is_reduction(n->op)) return count(g, n->args[0]);
+  switch (n->op) {
+  case IR_fold: return count(g, r) * (double)ir_at(g, n->args[0])->dim[ir_at(g, n->args[0])->rank - 1];
+  case IR_scatter_add: return k == 0 ? count(g, r) : count(g, n->args[2]);
+  case IR_random: return 1;
+  case IR_pad: return k == 1 ? 1 : count(g, r);
+  case IR_dynamic_slice: case IR_dynamic_update_slice: return count(g, r);
+  default: return count(g, r);
+  }
+}
+
+/* ---- what is solid ---- */
+
+static void choose_solid(fuser *f) {
+  const ir_graph *g = f->g;
+  double *asked = calloc(g->n_nodes, sizeof *asked), *weight = calloc(g->n_nodes, sizeof *weight);
+  int *n_readers = calloc(g->n_nodes, sizeof *n_readers), *loads = calloc(g->n_nodes, sizeof *loads);
+  bool *in_memory = calloc(g->n_nodes, sizeof *in_memory);           /* whatever becomes of its readers */
+  if (!asked || !weight || !n_readers || !loads || !in_memory) f->failed = true;
+  for (uint32_t i = 0; i < g->n_outputs; i++) f->forced[g->outputs[i].value] = f->kept[g->outputs[i].value] = true;
+  for (ir_ref r = 1; r < g->n_nodes; r++) {
+    const ir_node *n = ir_at(g, r);
+    if (!f->live[r]) continue;
+    if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
+    if (n->op == IR_matmul || n->op == IR_conv)
+      for (int k = 0; k < 2; k++) f->forced[form_view_base(g, n->args[k])] = true;
+    if (n->op == IR_argsort) f->forced[n->args[0]] = true;
+  }
+  for (ir_ref r = g->n_nodes - 1; r > 0 && !f->failed; r--) {        /* who reads it, seen through movement */
+    const ir_node *n = ir_at(g, r);
+    bool through = ir_ops[n->op].kind == IR_MOVEMENT && n->op != IR_fold && !f->forced[r];
+    for (uint32_t k = 0; f->live[r] && n->op != IR_assign && k < n->n_args; k++) {
+      ir_ref a = n->args[k];
+      bool repeated = false;
+      for (uint32_t j = 0; j < k; j++) repeated |= n->args[j] == a;
+      if (repeated) continue;
+      asked[a] += through ? asked[r] : asks(g, r, (int)k);
+      n_readers[a] += through ? n_readers[r] : 1;
+    }
+  }
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++) {
+    const ir_node *n = ir_at(g, r);
+    ir_kind kind = ir_ops[n->op].kind;
+    if (!f->live[r] || n->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !f->forced[r])) continue;
+    double size = count(g, r);
+    in_memory[r] = true;
+    weight[r] = form_cost((ir_op)n->op);
+    for (uint32_t k = 0; k < n->n_args; k++) {
+      ir_ref a = n->args[k];
+      in_memory[r] &= in_memory[a] || form_is_leaf(g, a) || form_is_free(g, a);
+      if (f->solid[a] || form_is_leaf(g, a)) loads[r] += count(g, a) * 4 >= size;
+      else weight[r] += weight[a], loads[r] += loads[a];
+    }
+    if (kind == IR_MOVEMENT && n->op != IR_fold) {
+      bool stores = n->op == IR_permute && ir_at(g, n->args[0])->op == IR_conv && n_readers[n->args[0]] == n_readers[r];
+      if ((f->solid[r] = f->forced[r] || stores)) in_memory[r] = f->forced[r] || n_readers[r] > 1;
+      continue;
+    }
+    double again = n_readers[r] ? asked[r] / n_readers[r] : 0;
+    bool small = size == 1 ? weight[r] <= 3 : weight[r] <= 2 && asked[r] <= 4096;
+    bool cheap = weight[r] <= 3 && again <= 1.3 * size && (loads[r] <= 1 || (loads[r] == 2 && n_readers[r] <= 3));
+    bool again_is_fine = kind == IR_ELEMENTWISE && n_readers[r] > 1 && in_memory[r] && (small || cheap);
+    f->solid[r] = f->forced[r] || !again_is_fine;
+    if (f->solid[r]) in_memory[r] = f->forced[r] || n_readers[r] > 1;
+  }
+  free(asked), free(weight), free(n_readers), free(loads), free(in_memory);
+}
+
+/* Solid rows and leaves that solid row r reads, and the rows between (not solid, made again in its kernel) when `between` is given. */
+static void walk_down(fuser *f, ir_ref r, list *reads, list *between) {
+  const ir_node *n = ir_at(f->g, r);
+  for (uint32_t k = 0; k < n->n_args; k++) {
+    ir_ref a = n->args[k];
+    if (f->seen[a] == f->stamp) continue;
+    f->seen[a] = f->stamp;
+    if (f->solid[a] && (!form_is_free(f->g, a) || reads_buffers(n->op))) push(f, reads, a);
+    else if (form_is_leaf(f->g, a)) push(f, reads, a);
+    else {
+      if (between) push(f, between, a);
+      walk_down(f, a, reads, between);
+    }
+  }
+}
+
+static int latest_first(const void *a, const void *b) {
+  ir_ref x = *(const ir_ref *)a, y = *(const ir_ref *)b;
+  return (x < y) - (x > y);
+}
+
+static bool start(fuser *f) {
+  const ir_graph *g = f->g;
+  size_t n = g->n_nodes;
+  f->live = ir_live(g);
+  f->solid = calloc(n, sizeof *f->solid), f->forced = calloc(n, sizeof *f->forced), f->kept = calloc(n, sizeof *f->kept), f->param = calloc(n, sizeof *f->param);
+  f->group = malloc(n * sizeof *f->group), f->seen = calloc(n, sizeof *f->seen), f->seen_group = calloc(n, sizeof *f->seen_group);
+  f->members = calloc(n, sizeof *f->members), f->reads = calloc(n, sizeof *f->reads), f->readers = calloc(n, sizeof *f->readers);
+  if (!f->live || !f->solid || !f->forced || !f->kept || !f->param || !f->group || !f->seen || !f->seen_group || !f->members || !f->reads || !f->readers) return false;
+  choose_solid(f);
+  for (ir_ref r = 0; r < n; r++) {
+    f->group[r] = -1;
+    if (!f->solid[r]) continue;
+    f->group[r] = f->n_groups;
+    push(f, &f->members[f->n_groups++], r);
+    f->stamp++;
+    walk_down(f, r, &f->reads[r], NULL);
+    if (f->reads[r].n) qsort(f->reads[r].at, (size_t)f->reads[r].n, sizeof(ir_ref), latest_first);
+    for (int i = 0; i < f->reads[r].n; i++) push(f, &f->readers[f->reads[r].at[i]], r);
+  }
+  return !f->failed;
+}
+
+static void finish(fuser *f) {
+  for (ir_ref r = 0; r < f->g->n_nodes; r++) {
+    if (f->members) free(f->members[r].at);
+    if (f->reads) free(f->reads[r].at);
+    if (f->readers) free(f->readers[r].at);
+  }
+  free(f->live), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group);
+  free(f->members), free(f->reads), free(f->readers);
+}
+
+/* ---- joining ---- */
+
+/* Does a path lead from group a to group b through others? */
+static bool path_through(fuser *f, int a, int b) {
+  list todo = {0};
+  bool found = false;
+  f->group_stamp++;
+  f->seen_group[a] = f->group_stamp;
+  for (int at = a, first = 1; !found; first = 0) {
+    if (!first) {
+      if (!todo.n) break;
+      at = (int)todo.at[--todo.n];
+    }
+    for (int i = 0; i < f->members[at].n && !found; i++) {
+      const list *readers = &f->readers[f->members[at].at[i]];
+      for (int k = 0; k < readers->n && !found; k++) {
+        int to = f->group[readers->at[k]];
+        if (to == b) found = at != a;
+        else if (f->seen_group[to] != f->group_stamp) {
+          f->seen_group[to] = f->group_stamp;
+          push(f, &todo, (ir_ref)to);
+        }
+      }
+    }
+  }
+  free(todo.at);
+  return found;
+}
+
+static bool read_outside(const fuser *f, ir_ref r, int a, int b) {
+  if (f->kept[r]) return true;
+  for (int k = 0; k < f->readers[r].n; k++) {
+    int to = f->group[f->readers[r].at[k]];
+    if (to != a && to != b) return true;
+  }
+  return false;
+}
+
+static int ascending(const void *a, const void *b) {
+  ir_ref x = *(const ir_ref *)a, y = *(const ir_ref *)b;
+  return (x > y) - (x < y);
+}
+
+/* All rows of the kernel that groups a and b (b may be -1) would be, and how many values it would read. */
+static bool rows_of(fuser *f, int a, int b, list *rows, int *n_reads) {
+  list reads = {0};
+  rows->n = 0;
+  f->stamp++;
+  for (int side = 0; side < 2; side++) {
+    int which = side ? b : a;
+    for (int i = 0; which >= 0 && i < f->members[which].n; i++) {
+      push(f, rows, f->members[which].at[i]);
+      f->seen[f->members[which].at[i]] = f->stamp;
+    }
+  }
+  int solids = rows->n;
+  for (int i = 0; i < solids && !f->failed; i++) walk_down(f, rows->at[i], &reads, rows);
+  *n_reads = reads.n;
+  free(reads.at);
+  qsort(rows->at, (size_t)rows->n, sizeof *rows->at, ascending);
+  return !f->failed;
+}
+
+static int position(const list *rows, ir_ref r) {
+  const ir_ref *p = bsearch(&r, rows->at, (size_t)rows->n, sizeof r, ascending);
+  return p ? (int)(p - rows->at) : -1;
+}
+
+static int bits(uint32_t x) { return __builtin_popcount(x); }
+
+/* Is nothing computed much more often than it has elements, and is there enough to do in parallel? */
+static bool worth_it(fuser *f, const list *rows, const bool *result, const form *k, const form_use *use) {
+  const ir_graph *g = f->g;
+  double weight[MAX_ROWS];           /* of a row with all that it pulls */
+  bool after[MAX_ROWS];              /* it needs a reduction of this kernel */
+  double space = (double)tt_shape_count(&k->space), lanes = 1, units = 1;
+  bool last_reduced = k->n_reduce && k->reduce[k->n_reduce - 1] == k->space.rank - 1;
+  for (int i = 0, j = 0; i < k->space.rank; i++) {
+    if (j < k->n_reduce && k->reduce[j] == i) j++;
+    else units *= (double)k->space.dim[i];
+  }
+  if (k->n_reduce && !last_reduced && k->space.rank) lanes = (double)k->space.dim[k->space.rank - 1] < 16 ? (double)k->space.dim[k->space.rank - 1] : 16;
+  bool serial = k->n_reduce && units / lanes < 8 && space > 32768;
+  for (int i = 0; i < rows->n; i++) {
+    const ir_node *n = ir_at(g, rows->at[i]);
+    double size = count(g, rows->at[i]);
+    bool reduction = form_is_reduction(n->op) || n->op == IR_fold;
+    weight[i] = form_cost((ir_op)n->op), after[i] = false;
+    for (uint32_t j = 0; j < n->n_args; j++) {
+      int a = position(rows, n->args[j]);
+      if (a < 0) continue;
+      const ir_node *arg = ir_at(g, n->args[j]);
+      bool value = form_is_reduction(arg->op) || arg->op == IR_fold;
+      weight[i] += value ? 0 : weight[a];
+      after[i] |= value || after[a];
+    }
+    if (result[i] && serial && size > units) return false;
+    if (!f->solid[rows->at[i]] || reduction || rows->at[i] == k->core) continue;
+    bool often = use[i].evals > 1.3 * size + 64 && use[i].evals * weight[i] > 4096;
+    if (!use[i].aligned && (result[i] || often)) return false;
+    if (bits(use[i].stages) > 1 && !after[i] && weight[i] > 8) return false;
+  }
+  return true;
+}
+
+static bool try_join(fuser *f, int a, int b) {
+  if (f->members[a].n + f->members[b].n > MAX_ROWS / 2) return false;
+  list rows = {0};
+  int n_reads, n_results = 0;
+  bool result[MAX_ROWS], ok = rows_of(f, a, b, &rows, &n_reads) && rows.n <= MAX_ROWS && n_reads <= MAX_READS;
+  form k;
+  form_use use[MAX_ROWS];
+  for (int i = 0; ok && i < rows.n; i++) {
+    int in = f->group[rows.at[i]];
+    result[i] = f->solid[rows.at[i]] && (in == a || in == b) && read_outside(f, rows.at[i], a, b);
+    n_results += result[i];
+  }
+  ok = ok && n_results <= MAX_RESULTS && form_of(f->g, rows.at, rows.n, result, &k, use);
+  for (int i = 0; ok && i < rows.n; i++)               /* else schedule has to copy it, which is cheap only beside a large kernel */
+    if (result[i] && f->param[rows.at[i]] && tt_shape_count(&k.space) < 32768)
+      ok = form_in_place(f->g, rows.at, rows.n, result, rows.at[i], f->param[rows.at[i]]);
+  ok = ok && worth_it(f, &rows, result, &k, use)
+    && !path_through(f, a, b) && !path_through(f, b, a);
+  free(rows.at);
+  if (!ok) return false;
+  for (int i = 0; i < f->members[b].n; i++) {
+    push(f, &f->members[a], f->members[b].at[i]);
+    f->group[f->members[b].at[i]] = a;
+  }
+  f->members[b].n = 0;
+  return true;
+}
+
+/* Joins groups along reads. gone: only where the value read is then in nobody's memory. */
+static void join_reads(fuser *f, bool gone) {
+  for (ir_ref r = 1; r < f->g->n_nodes && !f->failed; r++)
+    for (int i = 0; f->solid[r] && i < f->reads[r].n; i++) {
+      ir_ref a = f->reads[r].at[i];
+      if (!f->solid[a] || f->group[a] == f->group[r] || (gone && read_outside(f, a, f->group[r], f->group[a]))) continue;
+      try_join(f, f->group[a], f->group[r]);
+    }
+}
+
+/* Joins groups side by side: those that read one large value, and small ones of one shape. */
+static void join_neighbours(fuser *f) {
+  const ir_graph *g = f->g;
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++)
+    for (int i = 1; i < f->readers[r].n; i++)
+      for (int k = i - 1; k >= 0 && k >= i - 4; k--) {
+        ir_ref x = f->readers[r].at[k], y = f->readers[r].at[i];
+        if (f->group[x] == f->group[y] || reads_buffers(ir_at(g, x)->op) || reads_buffers(ir_at(g, y)->op)) continue;
+        if (count(g, r) < 64 || count(g, r) * 2 < asks(g, x, 0) || count(g, r) * 2 < asks(g, y, 0)) continue;
+        try_join(f, f->group[x], f->group[y]);
+      }
+  ir_ref recent[16] = {0};                             /* the last small rows of different shapes */
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++) {
+    if (!f->solid[r] || count(g, r) > 1024 || ir_ops[ir_at(g, r)->op].kind != IR_ELEMENTWISE) continue;
+    tt_shape s = ir_shape(g, r);
+    int slot = -1;
+    for (int i = 0; i < 16 && recent[i]; i++) {
+      tt_shape t = ir_shape(g, recent[i]);
+      if (tt_shape_equal(&s, &t)) slot = i;
+    }
+    if (slot >= 0 && f->group[recent[slot]] != f->group[r]) try_join(f, f->group[recent[slot]], f->group[r]);
+    if (slot < 0)
+      for (slot = 0; slot < 15 && recent[slot];) slot++;
+    recent[slot] = r;
+  }
+}
+
+/* ---- writing out ---- */
+
+static tt_status write_groups(fuser *f, ir_graph *out, tt_error *err) {
+  int n = 0, n_edges = 0, cap = 0;
+  for (ir_ref r = 0; r < f->g->n_nodes; r++) cap += f->reads[r].n;
+  group *groups = calloc((size_t)f->n_groups + 1, sizeof *groups);
+  int *number = calloc((size_t)f->n_groups + 1, sizeof *number), *order = calloc((size_t)f->n_groups + 1, sizeof *order);
+  int (*edges)[2] = calloc((size_t)cap + 1, sizeof *edges);
+  bool ok = groups && number && order && edges;
+  for (int i = 0; ok && i < f->n_groups; i++) {
+    list rows = {0};
+    int n_reads;
+    if (!f->members[i].n) continue;
+    if (!(ok = rows_of(f, i, -1, &rows, &n_reads))) break;
+    bool *result = calloc((size_t)rows.n, sizeof *result);
+    if (!(ok = result != NULL)) { free(rows.at); break; }
+    int64_t key = 0, heavy = 0;                        /* when its inputs are there: an update that it does besides should not delay it */
+    for (int k = 0; k < rows.n; k++) result[k] = f->solid[rows.at[k]] && f->group[rows.at[k]] == i && read_outside(f, rows.at[k], i, i);
+    for (int k = 0; k < f->members[i].n; k++) {
+      ir_ref r = f->members[i].at[k];
+      ir_op op = (ir_op)ir_at(f->g, r)->op;
+      if (r > key) key = r;
+      if (r > heavy && (reads_buffers(op) || form_is_reduction(op) || op == IR_fold)) heavy = r;
+    }
+    if (heavy) key = heavy;
+    number[i] = n;
+    groups[n++] = (group){.rows = rows.at, .result = result, .n = rows.n, .key = key};
+  }
+  for (ir_ref r = 1; ok && r < f->g->n_nodes; r++)
+    for (int i = 0; f->solid[r] && i < f->reads[r].n; i++) {
+      ir_ref a = f->reads[r].at[i];
+      if (!f->solid[a] || f->group[a] == f->group[r]) continue;
+      edges[n_edges][0] = number[f->group[a]], edges[n_edges++][1] = number[f->group[r]];
+    }
+  tt_status status = TT_OK;
+  if (!ok) status = tt_fail(err, TT_NO_MEMORY, "error: no memory to fuse @%s\n  at %u rows\n  fix: free memory", f->g->name, f->g->n_nodes);
+  else if (!groups_order(groups, n, (const int (*)[2])edges, n_edges, order)) status = tt_fail(err, TT_INTERNAL, "fuse: kernels of @%s wait for each other", f->g->name);
+  else status = groups_emit(f->g, out, groups, n, order, NULL, NULL, err);
+  groups_free(groups, n);
+  free(number), free(order), free(edges);
+  return status;
+}
+
+/* The graph without what is dead; gt(x, 0) asks relu(x) where that exists, so that x need not be kept for the backward pass. */
+static ir_graph *prepare(const ir_graph *in, tt_error *err) {
+  ir_graph *g = ir_graph_new(in->name);
+  bool *live = ir_live(in);
+  ir_ref *map = calloc(in->n_nodes, sizeof *map), *relu = calloc(in->n_nodes, sizeof *relu);
+  bool ok = g && live && map && relu;
+  if (ok) g->plain = true;
+  for (ir_ref r = 1; ok && r < in->n_nodes && !g->error.status; r++) {
+    if (!live[r]) continue;
+    const ir_node *n = ir_at(in, r);
+    double zero = 1;
+    ir_ref x = n->n_args ? n->args[0] : 0, kept = map[x];
+    if (n->op == IR_gt && relu[x] && ir_is_splat(in, n->args[1], &zero) && zero == 0) map[x] = relu[x];
+    map[r] = ir_rebuild(in, g, r, map);
+    map[x] = kept;
+    if (n->op == IR_relu) relu[x] = map[r];
+  }
+  if (ok) ir_finish(in, g, map);
+  free(live), free(map), free(relu);
+  if (ok && !g->error.status) return g;
+  if (ok) tt_fail(err, g->error.status, "%s", g->error.message);
+  else tt_fail(err, TT_NO_MEMORY, "error: no memory to fuse @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
+  ir_graph_free(g);
+  return NULL;
+}
+
+tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
+  ir_graph *g = prepare(in, err);
+  if (!g) return err ? err->status : TT_NO_MEMORY;
+  fuser f = {.g = g};
+  tt_status status = TT_OK;
+  if (start(&f)) {
+    join_reads(&f, true);
+    join_reads(&f, false);
+    join_neighbours(&f);
+    status = write_groups(&f, out, err);
+  } else status = tt_fail(err, TT_NO_MEMORY, "error: no memory to fuse @%s\n  at %u rows\n  fix: free memory", g->name, g->n_nodes);
+  finish(&f);
+  ir_graph_free(g);
+  return status;
+}

@@ -1,0 +1,173 @@
+/* memory.c: gives every value that a kernel makes for another one its place in one arena.
+ *
+ * Kernels run in the order of their rows, so a value lives from the kernel that makes it to the last that reads it. A kernel may write
+ * a result over an argument that it is the last to read, if it reads each element of it only where it writes (form_in_place): the two
+ * then are one buffer. Buffers are placed by decreasing size, each into the tightest gap that is free all its life; offsets are
+ * multiples of 64. Outputs have memory of their own. The value of an assign is computed in the param's memory where nobody reads the
+ * old value later: it is unplaced and the kernel's plan says so.
+ *
+ *     inplace = [value, param, ...]      results that are written into a param
+ *     reuse = [value, argument, ...]     results that are written over an argument in the arena */
+#include "form.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { int64_t bytes, offset; int first, last; } buffer;
+typedef struct {
+  const ir_graph *g;
+  group *groups;
+  int n, n_buffers;
+  int *maker, *last;               /* of each row: its kernel, the last kernel that reads it */
+  int *of;                         /* its buffer, -1: none */
+  ir_ref *over;                    /* the param or arena row in whose place it is written */
+  buffer *buffers;
+} plan;
+
+static int64_t bytes_of(const ir_graph *g, ir_ref r) {
+  tt_shape s = ir_shape(g, r);
+  return tt_shape_count(&s) * (int64_t)tt_dtype_size((tt_dtype)ir_at(g, r)->dtype);
+}
+
+static bool start(plan *p) {
+  const ir_graph *g = p->g;
+  if (!(p->groups = groups_of(g, &p->n))) return false;
+  p->maker = malloc(g->n_nodes * sizeof *p->maker), p->last = malloc(g->n_nodes * sizeof *p->last), p->of = malloc(g->n_nodes * sizeof *p->of);
+  p->over = calloc(g->n_nodes, sizeof *p->over), p->buffers = calloc(g->n_nodes, sizeof *p->buffers);
+  if (!p->maker || !p->last || !p->of || !p->over || !p->buffers) return false;
+  for (ir_ref r = 0; r < g->n_nodes; r++) p->maker[r] = p->last[r] = p->of[r] = -1;
+  for (int k = 0; k < p->n; k++)
+    for (int i = 0; i < p->groups[k].n; i++) {
+      const ir_node *r = ir_at(g, p->groups[k].rows[i]);
+      p->maker[p->groups[k].rows[i]] = k;
+      for (uint32_t j = 0; j < r->n_args; j++) p->last[r->args[j]] = k;
+    }
+  return true;
+}
+
+static void params_in_place(plan *p, const bool *is_output) {
+  const ir_graph *g = p->g;
+  for (uint32_t i = 0; i < g->n_effects; i++) {
+    ir_ref param = ir_at(g, g->effects[i])->args[0], value = ir_at(g, g->effects[i])->args[1];
+    int k = p->maker[value];
+    if (k < 0) continue;                                /* a leaf */
+    const group *x = &p->groups[k];
+    bool fits = !is_output[value] && !p->over[value] && p->last[param] <= k && form_in_place(g, x->rows, x->n, x->result, value, param);
+    if (fits) p->over[value] = param;
+    else p->last[value] = p->n;                         /* copied when all is done */
+  }
+}
+
+/* An arena row that dies in kernel k and that value may be written over; 0: none. */
+static ir_ref dying(const plan *p, int k, ir_ref value) {
+  const group *x = &p->groups[k];
+  for (int i = 0; i < x->n; i++)
+    for (uint32_t j = 0; j < ir_at(p->g, x->rows[i])->n_args; j++) {
+      ir_ref a = ir_at(p->g, x->rows[i])->args[j];
+      if (p->of[a] < 0 || p->maker[a] == k || p->buffers[p->of[a]].last != k || bytes_of(p->g, a) != bytes_of(p->g, value)) continue;
+      if (form_in_place(p->g, x->rows, x->n, x->result, value, a)) return a;
+    }
+  return 0;
+}
+
+static void make_buffers(plan *p, const bool *is_output) {
+  for (int k = 0; k < p->n; k++)
+    for (int i = 0; i < p->groups[k].n; i++) {
+      ir_ref r = p->groups[k].rows[i];
+      if (!p->groups[k].result[i] || is_output[r] || p->over[r]) continue;
+      int last = p->last[r] > k ? p->last[r] : k;
+      ir_ref a = dying(p, k, r);
+      if (a) {
+        p->over[r] = a;
+        p->of[r] = p->of[a];
+        p->buffers[p->of[a]].last = last;
+        continue;
+      }
+      p->of[r] = p->n_buffers;
+      p->buffers[p->n_buffers++] = (buffer){.bytes = (bytes_of(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = k, .last = last};
+    }
+}
+
+static int larger_first(const void *a, const void *b) {
+  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+  if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
+  return x->first != y->first ? (x->first > y->first) - (x->first < y->first) : (x > y) - (x < y);
+}
+
+/* Returns the bytes of the arena, -1: no memory. */
+static int64_t place(plan *p) {
+  buffer **by_size = malloc(((size_t)p->n_buffers + 1) * sizeof *by_size), **placed = malloc(((size_t)p->n_buffers + 1) * sizeof *placed);
+  int64_t peak = by_size && placed ? 0 : -1;
+  for (int i = 0; peak >= 0 && i < p->n_buffers; i++) by_size[i] = &p->buffers[i];
+  if (peak >= 0) qsort(by_size, (size_t)p->n_buffers, sizeof *by_size, larger_first);
+  for (int i = 0; peak >= 0 && i < p->n_buffers; i++) {       /* placed: by offset */
+    buffer *b = by_size[i];
+    int64_t end = 0, best = -1, tightest = INT64_MAX;
+    for (int k = 0; k < i; k++) {
+      const buffer *o = placed[k];
+      if (o->last < b->first || o->first > b->last) continue;
+      int64_t gap = o->offset - end;
+      if (gap >= b->bytes && gap < tightest) best = end, tightest = gap;
+      if (o->offset + o->bytes > end) end = o->offset + o->bytes;
+    }
+    b->offset = best >= 0 ? best : end;
+    if (b->offset + b->bytes > peak) peak = b->offset + b->bytes;
+    int at = i;
+    for (; at > 0 && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
+    placed[at] = b;
+  }
+  free(by_size), free(placed);
+  return peak;
+}
+
+/* The graph again, with places and the pairs of each kernel. */
+static bool emit(const plan *p, ir_graph *out) {
+  const ir_graph *in = p->g;
+  bool *live = ir_live(in), plain = out->plain;
+  ir_ref *map = calloc(in->n_nodes, sizeof *map);
+  int64_t *pairs = malloc(in->n_nodes * 2 * sizeof *pairs);
+  bool ok = live && map && pairs;
+  out->plain = true;
+  for (uint32_t k = 1; ok && k < in->n_kernels; k++) {
+    uint32_t kernel = ir_kernel_add(out, in->kernels[k].name);
+    for (uint32_t i = 0; i < in->kernels[k].n_plan; i++)
+      ir_kernel_plan(out, kernel, in->kernels[k].plan[i].name, in->kernels[k].plan[i].values, in->kernels[k].plan[i].n);
+  }
+  for (ir_ref r = 1; ok && r < in->n_nodes && !out->error.status; r++) {
+    if (!live[r]) continue;
+    out->at_region = ir_at(in, r)->region;
+    map[r] = ir_rebuild(in, out, r, map);
+    if (p->of[r] >= 0) ir_at(out, map[r])->place = p->buffers[p->of[r]].offset;
+  }
+  out->at_region = 0;
+  for (int k = 0; ok && k < p->n && !out->error.status; k++) {
+    static const char *const names[2] = {"inplace", "reuse"};
+    for (int kind = 0; kind < 2; kind++) {
+      uint32_t n = 0;
+      for (int i = 0; i < p->groups[k].n; i++) {
+        ir_ref r = p->groups[k].rows[i];
+        if (p->over[r] && kind == (p->of[r] >= 0)) pairs[n++] = map[r], pairs[n++] = map[p->over[r]];
+      }
+      if (n) ir_kernel_plan(out, p->groups[k].region, names[kind], pairs, n);
+    }
+  }
+  if (ok && !out->error.status) ir_finish(in, out, map);
+  out->plain = plain;
+  free(live), free(map), free(pairs);
+  return ok;
+}
+
+tt_status pass_memory(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
+  plan p = {.g = in};
+  bool *is_output = calloc(in->n_nodes, sizeof *is_output), ok = is_output && start(&p);
+  if (ok) {
+    for (uint32_t i = 0; i < in->n_outputs; i++) is_output[in->outputs[i].value] = true;
+    params_in_place(&p, is_output);
+    make_buffers(&p, is_output);
+    ok = (out->arena_bytes = place(&p)) >= 0 && emit(&p, out);
+  }
+  groups_free(p.groups, p.n);
+  free(p.maker), free(p.last), free(p.of), free(p.over), free(p.buffers), free(is_output);
+  if (!ok) return tt_fail(err, TT_NO_MEMORY, "error: no memory to place the values of @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
+  return out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;
+}

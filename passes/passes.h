@@ -1,0 +1,67 @@
+/* passes.h: graph to graph. Every pass is a row of pipeline.def and a function pass_NAME that reads one graph and emits
+ * another; pass_run runs a list of them, and verifies, times and dumps, so that no pass contains any of that. */
+#ifndef TT_PASSES_H
+#define TT_PASSES_H
+
+#include "../ir/ir.h"
+
+/* What a compilation is for. */
+typedef struct {
+  bool train;                     /* grad and update run: output 0 is the loss */
+  const char *optimizer;          /* row of optim.def, for params that no group names; NULL: they are not updated */
+  const char *hyper;              /* "momentum=0.9, weight_decay=5e-4": over the row's defaults */
+  struct { const char *pattern, *optimizer, *hyper; } groups[8];   /* params whose name has this prefix: optimizer NULL freezes them */
+  int n_groups;
+  double clip_norm;               /* > 0: gradients are scaled so that their global 2-norm is at most this (Pascanu et al. 2013) */
+  bool gradients;                 /* every param's gradient is also an output, "grad.NAME" */
+  int vector_bytes;               /* of the target CPU: 16, 32, 64 */
+  int n_registers;                /* vector registers: 16, 32 */
+  const char *skip;               /* "layout,fuse": optional passes left out */
+} pass_options;
+
+typedef tt_status pass_fn(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err);
+
+typedef struct { const char *name, *about; pass_fn *run; bool optional; } pass_info;
+extern const pass_info pass_table[];        /* in order; ends with a NULL name */
+
+/* Called after every pass (and before the first, with pass "trace"). */
+typedef void pass_watch(void *user, const char *pass, const ir_graph *g, double milliseconds);
+
+/* pipeline.c: runs from row `first` to the row named last (NULL: all). Owns nothing of in; *out is new. names: instead of the
+ * pipeline, this list "simplify,fuse". */
+TT_API tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const char *last, const pass_options *options,
+                          pass_watch *watch, void *user, tt_error *err);
+
+/* The group of options that a param of that name falls in, or -1. */
+int pass_group(const pass_options *options, const char *name);
+
+/* simplify.c: every live row made again in out; what a pass does that has nothing to do. */
+tt_status pass_copy(const ir_graph *in, ir_graph *out, tt_error *err);
+
+/* rewrite.c: the rules of rules.def as the graph's emit hook, and small texts as builders of graphs. */
+ir_ref rewrite_rules(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words);
+ir_ref rewrite_computed(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words);   /* rewrite_computed.c */
+typedef struct { const char *name; ir_ref value; bool is_number; double number; } pass_binding;
+/* Builds "mul(g, add(y, 1))" with names bound; a number takes the type of the other arguments; arguments broadcast. "c ? a : b"
+ * with c a number picks when building. Also the language of optim.def. */
+ir_ref pass_build_text(ir_graph *g, const char *text, const pass_binding *names, int n_names);
+bool pass_read_number(const char *text, double *value);        /* the whole text is a decimal number; the same in every locale */
+
+/* grad.c: the gradients of sum(y * cotangent) for each of wrt, made in g itself, of the same ops; cotangent 0: y is a scalar and its
+ * cotangent is 1. A row that y does not depend on gets zeros. */
+TT_API bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n, ir_ref *gradients);
+
+/* decompose.c: composite row -> primitive rows, in g. */
+ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64_t *words);
+/* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */
+ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref x, const ir_node *n);
+
+/* update.c: state and hyperparameters of an optimizer row. */
+typedef struct { const char *name; const char *states; const char *hyper; const char *text; } optim_info;
+extern const optim_info optim_table[];      /* ends with a NULL name */
+
+#define PASS(name, ...) pass_fn pass_##name;
+#include "pipeline.def"
+#undef PASS
+
+#endif

@@ -1,0 +1,133 @@
+/* pipeline.c: runs passes. It takes a graph and gives a new one, through the rows of pipeline.def in order or through a list
+ * of names; after each pass it verifies what came out, times it and shows it to the watcher, so that no pass contains any of
+ * that. A graph between two passes lives until the second has read it.
+ *
+ *     pass_run(g, &out, NULL, "decompose", &options, watch, user, &err)     everything up to decompose
+ *     pass_run(g, &out, "simplify,fuse", NULL, &options, NULL, NULL, &err)  these two
+ *
+ * Rewrite rules are on in every pass before fuse. Later a rule could take a row out of its kernel, so they are off. */
+#include "passes.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define PASS(name, optional, about) {#name, about, pass_##name, optional},
+const pass_info pass_table[] = {
+#include "pipeline.def"
+    {NULL, NULL, NULL, false}};
+#undef PASS
+
+#define PASS(name, ...) PASS_##name,
+enum {
+#include "pipeline.def"
+  N_PASSES
+};
+#undef PASS
+
+static double now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* The next name of a list "a, b" or false at its end. */
+static bool next_name(const char **list, const char **name, size_t *length) {
+  const char *p = *list;
+  while (*p == ',' || *p == ' ') p++;
+  *name = p;
+  while (*p && *p != ',' && *p != ' ') p++;
+  *length = (size_t)(p - *name);
+  *list = p;
+  return *length > 0;
+}
+
+static int pass_by_name(const char *name, size_t length) {
+  for (int i = 0; i < N_PASSES; i++)
+    if (strlen(pass_table[i].name) == length && !memcmp(pass_table[i].name, name, length)) return i;
+  return -1;
+}
+
+static tt_status unknown(tt_error *err, const char *what, const char *name, size_t length, bool optional_only) {
+  char list[400] = "";
+  for (int i = 0; i < N_PASSES; i++)
+    if (!optional_only || pass_table[i].optional) {
+      size_t n = strlen(list);
+      snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", pass_table[i].name);
+    }
+  return tt_fail(err, TT_INVALID, "error: \"%.*s\" is not %s\n  at the list of passes\n  fix: use %s%s", (int)length, name, what,
+                 optional_only ? "some of " : "one of ", list);
+}
+
+/* Runs one pass: *g becomes what it gives; `in`, which is the caller's, is never freed. */
+static tt_status run_one(int i, const ir_graph *in, ir_graph **g, const pass_options *options, pass_watch *watch, void *user, tt_error *err) {
+  const pass_info *pass = &pass_table[i];
+  ir_graph *out = ir_graph_new((*g)->name);
+  if (!out) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at pass %s\n  fix: free memory or make the model smaller", pass->name);
+  out->rules = i < PASS_fuse && (*g)->n_kernels <= 1 ? rewrite_rules : NULL;
+  double start = now_ms();
+  tt_status status = pass->run(*g, out, options, err);
+  double took = now_ms() - start;
+  if (status == TT_OK && out->error.status) status = tt_fail(err, out->error.status, "%s", out->error.message);
+  if (status == TT_OK) status = ir_verify(out, pass->name, err);
+  if (status != TT_OK) {
+    ir_graph_free(out);
+    return status;
+  }
+  if (watch) watch(user, pass->name, out, took);
+  if (*g != in) ir_graph_free(*g);
+  *g = out;
+  return TT_OK;
+}
+
+tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const char *last, const pass_options *options, pass_watch *watch,
+                   void *user, tt_error *err) {
+  *out = NULL;
+  if (in->error.status) return tt_fail(err, in->error.status, "%s", in->error.message);
+
+  bool skip[N_PASSES] = {false};
+  int list[64], n = 0, stop = N_PASSES - 1;
+  const char *rest = options->skip ? options->skip : "", *name;
+  size_t length;
+  while (next_name(&rest, &name, &length)) {
+    int i = pass_by_name(name, length);
+    if (i < 0 || !pass_table[i].optional) return unknown(err, "a pass that can be left out", name, length, true);
+    skip[i] = true;
+  }
+  if (last && (stop = pass_by_name(last, strlen(last))) < 0) return unknown(err, "a pass", last, strlen(last), false);
+  if (names) {
+    rest = names;
+    while (next_name(&rest, &name, &length)) {
+      int i = pass_by_name(name, length);
+      if (i < 0) return unknown(err, "a pass", name, length, false);
+      if (n == 64) return tt_fail(err, TT_INVALID, "error: more than 64 passes\n  at the list of passes \"%.40s...\"\n  fix: run it in two parts", names);
+      list[n++] = i;
+      if (last && i == stop) break;
+    }
+  } else {
+    for (int i = 0; i <= stop; i++) list[n++] = i;
+  }
+
+  tt_status status = ir_verify(in, "trace", err);
+  if (status != TT_OK) return status;
+  if (watch) watch(user, "trace", in, 0);
+  ir_graph *g = (ir_graph *)in;
+  for (int k = 0; k < n && status == TT_OK; k++)
+    if (!skip[list[k]]) status = run_one(list[k], in, &g, options, watch, user, err);
+  if (status == TT_OK && g == in) {     /* nothing ran: what comes out is still a new graph */
+    g = ir_clone(in);
+    if (!g) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at the list of passes\n  fix: free memory");
+  }
+  if (status != TT_OK) {
+    if (g != in) ir_graph_free(g);
+    return status;
+  }
+  *out = g;
+  return TT_OK;
+}
+
+int pass_group(const pass_options *options, const char *name) {
+  for (int i = 0; i < options->n_groups; i++)
+    if (!strncmp(name, options->groups[i].pattern, strlen(options->groups[i].pattern))) return i;
+  return -1;
+}

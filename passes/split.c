@@ -1,0 +1,87 @@
+/* split.c: cuts sums that are long and have few results, so that they are computed in parallel. A cut is a divisor of an axis, so the
+ * parts are equal; it depends on shape and type only, so the order of additions, and with it every bit, is the same on any team.
+ *
+ *     %s = sum(%x, axes=[0,1,2]) : f32[16]       of f32[64,32,32,16]
+ *     gives  %p = sum(%x, axes=[1,2]) : f32[64,16], %s = sum(%p, axes=[0]) : f32[16] */
+#include "form.h"
+
+#include <string.h>
+
+enum { TASKS = 64, MAX_CUT = 32 };
+static const int64_t LONG_SUM = 65536;             /* elements */
+static const double LEAST_WORK = 1e6;              /* multiplications and additions of a part */
+
+/* The largest divisor of n that is at most `most`. */
+static int64_t divisor(int64_t n, int64_t most) {
+  for (int64_t d = most < n ? most : n; d > 1; d--)
+    if (n % d == 0) return d;
+  return 1;
+}
+
+int64_t pass_split_contraction(const ir_graph *g, ir_ref r) {
+  const ir_node *n = ir_at(g, r), *a = ir_at(g, n->args[0]), *b = ir_at(g, n->args[1]);
+  bool conv = n->op == IR_conv;
+  bool narrow = n->dtype == TT_F16 || n->dtype == TT_BF16;            /* parts would be rounded */
+  if (ir_int(n, "split") > 1 || n->rank == TT_MAX_RANK || narrow) return 1;
+  int64_t k = conv ? a->dim[2] : a->dim[a->rank - (ir_int(n, "ta") ? 2 : 1)], rows = 1, lanes, summed = k;
+  if (conv) {
+    rows = n->dim[0] * n->dim[1], lanes = n->dim[2];
+    for (int i = 3; i < n->rank; i++) rows *= n->dim[i], summed *= b->dim[i];
+  } else {
+    for (int i = 0; i < n->rank - 1; i++) rows *= n->dim[i];
+    lanes = n->dim[n->rank - 1];
+  }
+  int64_t tiles = (rows + 7) / 8 * ((lanes + 31) / 32);              /* of 8 x 32, as registers hold */
+  double work = 2.0 * (double)rows * (double)lanes * (double)summed;
+  if (tiles <= 0 || tiles >= TASKS || k < 2) return 1;
+  int64_t most = TASKS / tiles < MAX_CUT ? TASKS / tiles : MAX_CUT;
+  if ((double)most * LEAST_WORK > work) most = (int64_t)(work / LEAST_WORK);
+  return most > 1 ? divisor(k, most) : 1;
+}
+
+ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n) {
+  if (!x) return 0;
+  tt_shape s = ir_shape(g, x);
+  int64_t count = tt_shape_count(&s), results = 1;
+  bool gone[TT_MAX_RANK] = {false};
+  for (int i = 0; i < n; i++) gone[axes[i]] = true;
+  for (int i = 0; i < s.rank; i++) results *= gone[i] ? 1 : s.dim[i];
+  int64_t units = s.rank && !gone[s.rank - 1] ? (results + 15) / 16 : results;      /* what threads can share: vectors, or single results */
+  tt_dtype type = (tt_dtype)ir_at(g, x)->dtype;
+  bool cut = (op == IR_sum || op == IR_amax || op == IR_amin) && n > 0 && count >= LONG_SUM && units < TASKS / 2
+          && type != TT_F16 && type != TT_BF16;
+  if (!cut) return ir_reduce(g, op, x, axes, n, false);
+
+  /* The outermost summed axis is kept when it is about as long as wanted; else its neighbours join it and it is cut in two. */
+  int first = 0, last;
+  while (!gone[first]) first++;
+  last = first;
+  int64_t length = s.dim[first];
+  while (length < TASKS / 2 && last + 1 < s.rank && gone[last + 1]) length *= s.dim[++last];
+  int64_t parts = last == first && length <= 2 * TASKS ? length : divisor(length, TASKS);
+  if (parts < 8) return ir_reduce(g, op, x, axes, n, false);
+  if (last != first || parts != length) {
+    tt_shape t = {.rank = first};
+    bool summed[TT_MAX_RANK] = {false};
+    if (s.rank - (last - first) + 1 > TT_MAX_RANK) return ir_reduce(g, op, x, axes, n, false);
+    memcpy(t.dim, s.dim, (size_t)first * sizeof *t.dim);
+    t.dim[t.rank++] = parts;
+    summed[t.rank] = true, t.dim[t.rank++] = length / parts;
+    for (int i = last + 1; i < s.rank; i++) summed[t.rank] = gone[i], t.dim[t.rank++] = s.dim[i];
+    x = ir_reshape(g, x, t);
+    memcpy(gone, summed, sizeof gone);
+    gone[first] = true;
+    s = t;
+  }
+  int inner[TT_MAX_RANK], n_inner = 0, before = 0;
+  for (int i = 0; i < s.rank; i++)
+    if (i != first && gone[i]) inner[n_inner++] = i;
+  for (int i = 0; i < first; i++) before += !gone[i];
+  if (!n_inner) return ir_reduce(g, op, x, axes, n, false);
+  ir_ref part = ir_reduce(g, op, x, inner, n_inner, false);
+  ir_ref (*rules)(ir_graph *, ir_op, const ir_ref *, uint32_t, const int64_t *, uint32_t) = g->rules;
+  g->rules = NULL;                                  /* one of them joins sums of sums */
+  ir_ref y = ir_reduce(g, op, part, &before, 1, false);
+  g->rules = rules;
+  return y;
+}

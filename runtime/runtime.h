@@ -1,0 +1,172 @@
+/* runtime.h: all that a compiled program needs to run, train and predict. Knows no graph and no LLVM.
+ * What stands here with TT_API and the prefix tt_ is part of the public interface (frontend/tinytorch.h includes it). */
+#ifndef TT_RUNTIME_H
+#define TT_RUNTIME_H
+
+#include "program.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* memory.c: zeroed and 64-byte aligned; large blocks lie on huge pages where the system has them. NULL: no memory. */
+void *rt_alloc(size_t bytes);
+void rt_free(void *p, size_t bytes);
+
+/* tensor.c: a typed, strided view on a counted, 64-byte aligned buffer. Strides are in elements. */
+typedef struct tt_tensor tt_tensor;
+TT_API tt_tensor *tt_tensor_new(tt_dtype t, const tt_shape *s, tt_error *err);            /* zeros */
+TT_API tt_tensor *tt_tensor_from(tt_dtype t, const tt_shape *s, const void *data, tt_error *err);   /* copies dense data */
+TT_API tt_tensor *tt_tensor_retain(tt_tensor *x);                                          /* another owner of the same view */
+TT_API void tt_tensor_free(tt_tensor *x);                                                  /* NULL is fine */
+TT_API tt_tensor *tt_tensor_slice(tt_tensor *x, int axis, int64_t start, int64_t stop, int64_t step, tt_error *err);  /* a view */
+TT_API tt_tensor *tt_tensor_permute(tt_tensor *x, const int *perm, tt_error *err);         /* a view */
+TT_API tt_tensor *tt_tensor_reshape(tt_tensor *x, const tt_shape *s, tt_error *err);       /* a view when dense, else a copy */
+TT_API tt_tensor *tt_tensor_dense(tt_tensor *x, tt_error *err);                            /* itself (retained) when dense, else a copy */
+TT_API tt_tensor *tt_tensor_cast(tt_tensor *x, tt_dtype t, tt_error *err);
+TT_API tt_dtype tt_tensor_dtype(const tt_tensor *x);
+TT_API tt_shape tt_tensor_shape(const tt_tensor *x);
+TT_API const int64_t *tt_tensor_strides(const tt_tensor *x);
+TT_API void *tt_tensor_data(tt_tensor *x);                                                 /* of the first element of the view */
+TT_API bool tt_tensor_is_dense(const tt_tensor *x);
+TT_API double tt_tensor_at(const tt_tensor *x, const int64_t *index);                      /* any type as a double */
+TT_API tt_status tt_tensor_copy(tt_tensor *to, const tt_tensor *from, tt_error *err);      /* equal shapes; converts */
+
+/* team.c: threads that run a program together. Size: TT_NUM_THREADS, else the affinity mask within the cgroup's CPU limit.
+ * Waits spin for at most 50 us, then sleep; no spinning when the team is larger than its cores. TT_PIN=0: threads are not pinned. */
+typedef struct rt_team rt_team;
+TT_API rt_team *rt_team_new(int n_threads, tt_error *err);       /* 0: the default size */
+TT_API void rt_team_free(rt_team *t);
+TT_API int rt_team_size(const rt_team *t);
+TT_API int rt_team_default_size(void);
+typedef void rt_team_fn(void *arg, int thread, int n_threads);
+TT_API void rt_team_run(rt_team *t, rt_team_fn *fn, void *arg);  /* on all threads, the caller being thread 0; returns when all are done */
+TT_API void rt_team_barrier(rt_team *t, int thread);             /* inside rt_team_run */
+
+/* execute.c: a program with its memory. run_slots are by slot number; find them by name. */
+typedef struct rt_instance rt_instance;
+TT_API rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err);    /* p and team outlive it */
+TT_API void rt_instance_free(rt_instance *x);
+TT_API int rt_slot_find(const rt_program *p, const char *name);                            /* -1: none */
+TT_API tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err);   /* type and shape are checked; retained */
+TT_API tt_tensor *rt_bound(rt_instance *x, const char *name);                              /* borrowed; outputs too (made on demand); NULL: no such name */
+TT_API tt_status rt_run(rt_instance *x, tt_error *err);                                    /* one call; no allocation */
+/* After a run with a bad loss: runs again step by step and names the first step that writes a number that is not finite. Fills
+ * text with kernel and origin. Params must be as before that run. */
+TT_API bool rt_find_not_finite(rt_instance *x, char *text, size_t size);
+TT_API size_t rt_instance_bytes(const rt_instance *x);
+TT_API const rt_program *rt_instance_program(const rt_instance *x);
+TT_API void rt_program_free(rt_program *p);
+
+/* params.c: the named state of a model: weights, running statistics, optimizer state. Programs share one store. */
+typedef struct rt_params rt_params;
+typedef struct { const char *name; tt_tensor *tensor; bool trainable; bool optimizer_state; } rt_param;
+TT_API rt_params *rt_params_new(void);
+TT_API void rt_params_free(rt_params *s);
+TT_API tt_status rt_params_add(rt_params *s, const char *name, tt_tensor *take, bool trainable, bool optimizer_state, tt_error *err);
+TT_API rt_param *rt_params_find(rt_params *s, const char *name);
+TT_API int rt_params_count(const rt_params *s);
+TT_API rt_param *rt_params_at(rt_params *s, int i);
+TT_API tt_status rt_params_bind(rt_params *s, rt_instance *x, tt_error *err);              /* every RT_PARAM slot of the program */
+
+/* safetensors.c: files are mapped, and header and size checked before anything is believed; written to a temporary file,
+ * synced and renamed. */
+typedef struct tt_safetensors tt_safetensors;
+TT_API tt_safetensors *tt_safetensors_open(const char *path, tt_error *err);
+TT_API tt_safetensors *tt_safetensors_open_memory(const void *data, size_t bytes, const char *name, tt_error *err);   /* borrowed */
+TT_API void tt_safetensors_close(tt_safetensors *f);
+TT_API int tt_safetensors_count(const tt_safetensors *f);
+TT_API const char *tt_safetensors_name(const tt_safetensors *f, int i);
+TT_API tt_tensor *tt_safetensors_get(tt_safetensors *f, const char *name, tt_error *err);  /* a copy */
+TT_API const char *tt_safetensors_metadata(const tt_safetensors *f, const char *key);      /* NULL: none */
+typedef struct { const char *name; tt_tensor *tensor; } tt_named_tensor;
+typedef struct { const char *key, *value; } tt_metadata;
+TT_API tt_status tt_safetensors_save(const char *path, const tt_named_tensor *tensors, int n, const tt_metadata *metadata, int n_metadata, tt_error *err);
+/* files.c: whole files in and out. */
+typedef struct { const void *data; size_t bytes; } rt_part;
+typedef struct { const uint8_t *data; size_t bytes; } rt_file;                             /* mapped, read only */
+tt_status rt_write_file(const char *path, const void *data, size_t bytes, tt_error *err);  /* temporary, fsync, rename, fsync of the folder */
+tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err);    /* the same, of pieces one after another */
+tt_status rt_map_file(const char *path, rt_file *f, tt_error *err);
+void rt_unmap_file(rt_file *f);
+
+/* npy.c: NumPy's .npy, version 1 to 3, little-endian, C and Fortran order. */
+TT_API tt_tensor *tt_npy_load(const char *path, tt_error *err);
+TT_API tt_status tt_npy_save(const char *path, tt_tensor *x, tt_error *err);
+
+/* data.c: labelled images: uint8 pixels [n,C,H,W]. "cifar10:DIR", "fashion-mnist:DIR", "mnist:DIR" (idx, raw or .gz), "shapes"
+ * (drawn: "shapes:COUNT"). */
+typedef struct {
+  const char *name;
+  int64_t n, channels, height, width, n_classes;
+  const uint8_t *pixels, *labels;
+  float mean[4], std[4];           /* of each channel, of pixels scaled to 0..1, over the training part */
+} tt_dataset;
+TT_API tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err);
+TT_API void tt_dataset_free(tt_dataset *d);
+/* loader.c: shuffled, augmented, normalized batches, made by its own threads into a ring. The content of batch b of epoch e depends on
+ * the seed, e and b only. */
+typedef struct {
+  int64_t batch;
+  bool shuffle, flip;              /* flip: left-right, each with probability 1/2 */
+  int crop;                        /* > 0: pad by so much with zeros, take a random window */
+  bool drop_last;                  /* else the last batch is filled up by repeating; count tells how many are real */
+  uint64_t seed;
+  int n_threads;
+  bool flatten;                    /* x as [batch, C*H*W] */
+} tt_loader_options;
+typedef struct tt_loader tt_loader;
+typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;   /* x f32 [B,C,H,W], y i32 [B]; borrowed until the next call */
+TT_API tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_error *err);
+TT_API void tt_loader_free(tt_loader *l);
+TT_API int64_t tt_loader_batches(const tt_loader *l);                                      /* of an epoch */
+TT_API void tt_loader_seek(tt_loader *l, int64_t epoch, int64_t batch);
+TT_API tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err);                 /* goes on into the next epoch */
+
+/* schedule.c: learning rates; step counts from 0. */
+typedef struct { const char *name; double lr; int64_t warmup, total, step_size; double gamma, floor, warmup_start; } tt_schedule;   /* "constant", "step", "cosine"; in the first warmup steps the rate grows from lr*warmup_start */
+TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
+
+/* train.c: data -> step -> metrics -> checkpoint. step: inputs x, y, lr: f64[], step: i64[], seed: u64[] (those it has); output "loss" f32[] or f64[]
+ * (and "correct" i64[], when it has it). eval: inputs x, y; outputs "logits" [B, classes] and "loss" are used when they exist. */
+typedef struct {
+  const rt_program *step, *eval;
+  rt_params *params;
+  rt_team *team;
+  const tt_dataset *train, *test;
+  tt_loader_options loader;
+  tt_schedule schedule;
+  int64_t epochs, max_steps;       /* max_steps 0: no limit */
+  uint64_t seed;
+  const char *log;                 /* JSON lines; NULL: none */
+  const char *checkpoint;          /* folder; NULL: none */
+  int64_t checkpoint_every;        /* steps; 0: each epoch */
+  bool resume;
+  const char *config;              /* text that must be equal on resume: model, optimizer, seed, CPU */
+  void (*report)(void *user, const char *line, bool transient);   /* progress; NULL: silent. transient: to be overwritten */
+  void *user;
+  volatile int *stop;              /* set to 1 from a signal handler: finish the step, save, return TT_INTERRUPTED */
+} tt_fit_options;
+typedef struct { double loss, train_accuracy, test_loss, test_accuracy, seconds, samples_per_second; int64_t epochs, steps; } tt_fit_result;
+TT_API tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err);
+typedef struct { double loss, accuracy; int64_t samples, correct; } tt_eval_result;
+TT_API tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_eval_result *r, tt_error *err);
+
+/* checkpoint.c */
+typedef struct {
+  int64_t epoch, batch, step;                        /* the next to be done */
+  uint64_t seed;
+  double loss_sum; int64_t samples, correct;         /* of the epoch so far */
+  const char *config;
+} rt_position;
+tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *at, tt_error *err);
+tt_status rt_checkpoint_load(const char *dir, rt_params *p, rt_position *at, tt_error *err);   /* config is checked against at->config */
+
+/* machine.c: what `tinytorch info` measures; compilation reads none of these figures. */
+TT_API double rt_machine_peak_f32(rt_team *team);     /* FLOP/s: f32 multiply-adds with one operand from L1, the whole team; takes about 50 ms */
+TT_API void rt_machine_report(rt_team *team, void (*line)(void *user, const char *text), void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

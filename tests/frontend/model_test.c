@@ -1,0 +1,233 @@
+/* model_test.c: models as a program's author uses them: compiled, stepped, predicted with, saved, loaded, trained. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "frontend/models/models.h"
+#include "ir/ir.h"
+
+static tt_val small(tt_val x, void *arg) {
+  (void)arg;
+  x = tt_flatten(tt_max_pool2d(tt_relu(tt_batch_norm(tt_conv2d(x, "conv", 5, 3, .padding = 1), "bn")), 2), 1);
+  return tt_linear(tt_dropout(x, 0.1), "fc", 3);
+}
+
+static tt_val wider(tt_val x, void *arg) {
+  (void)arg;
+  return tt_linear(tt_flatten(x, 1), "fc", 3);
+}
+
+static tt_model *new_model(tt_model_fn *f, const char *backend) {
+  tt_error err = {0};
+  tt_model *m = tt_model_new(f, NULL, &(tt_model_options){.seed = 3, .backend = backend, .n_threads = 2}, &err);
+  cr_assert_not_null(m, "%s", err.message);
+  return m;
+}
+
+static tt_tensor *images(int64_t n) {
+  tt_error err = {0};
+  tt_tensor *x = tt_tensor_new(TT_F32, &TT_SHAPE(n, 1, 6, 6), &err);
+  cr_assert_not_null(x, "%s", err.message);
+  float *v = tt_tensor_data(x);
+  for (int64_t i = 0; i < n * 36; i++) v[i] = (float)sin(0.37 * (double)i + (double)(i / 36 % 3));
+  return x;
+}
+
+static tt_tensor *predict(tt_model *m, tt_tensor *x) {
+  tt_error err = {0};
+  tt_tensor *y = tt_predict(m, x, &err);
+  cr_assert_not_null(y, "%s", err.message);
+  return y;
+}
+
+static double distance(const tt_tensor *a, const tt_tensor *b) {
+  tt_shape s = tt_tensor_shape(a), q = tt_tensor_shape(b);
+  cr_assert(tt_shape_equal(&s, &q));
+  double d = 0;
+  for (int64_t i = 0; i < s.dim[0]; i++)
+    for (int64_t k = 0; k < s.dim[1]; k++) d = fmax(d, fabs(tt_tensor_at(a, (int64_t[]){i, k}) - tt_tensor_at(b, (int64_t[]){i, k})));
+  return d;
+}
+
+/* An input of the program, bound to a tensor of its own: its data. */
+static void *bound_input(rt_instance *run, const rt_program *p, const char *name) {
+  tt_error err = {0};
+  int slot = rt_slot_find(p, name);
+  cr_assert_geq(slot, 0, "the program has no input %s", name);
+  tt_tensor *x = tt_tensor_new(p->slots[slot].dtype, &p->slots[slot].shape, &err);
+  cr_assert_eq(rt_bind(run, name, x, &err), TT_OK, "%s", err.message);
+  void *data = tt_tensor_data(x);
+  tt_tensor_free(x);          /* the instance keeps it */
+  return data;
+}
+
+/* Ten steps on one batch; the losses. */
+static void steps(const char *backend, const char *optimizer, const char *hyper, double lr, double *losses) {
+  tt_error err = {0};
+  tt_model *m = new_model(small, backend);
+  rt_program *p;
+  cr_assert_eq(tt_model_compile(m, TT_F32, &TT_SHAPE(9, 1, 6, 6), true, &(tt_compile_options){.train = true, .optimizer = optimizer, .hyper = hyper}, &p, &err), TT_OK, "%s", err.message);
+  rt_instance *run = rt_instance_new(p, tt_model_team(m, &err), &err);
+  cr_assert_not_null(run, "%s", err.message);
+  cr_assert_eq(rt_params_bind(tt_model_params(m), run, &err), TT_OK, "%s", err.message);
+  tt_tensor *x = images(9);
+  cr_assert_eq(rt_bind(run, "x", x, &err), TT_OK, "%s", err.message);
+  int32_t *y = bound_input(run, p, "y");
+  for (int i = 0; i < 9; i++) y[i] = i % 3;
+  *(double *)bound_input(run, p, "lr") = lr;
+  *(uint64_t *)bound_input(run, p, "seed") = 5;
+  int64_t *at = bound_input(run, p, "step");
+  for (int64_t step = 0; step < 10; step++) {
+    *at = step;
+    cr_assert_eq(rt_run(run, &err), TT_OK, "%s", err.message);
+    losses[step] = *(float *)tt_tensor_data(rt_bound(run, "loss"));
+    cr_expect_leq(*(int64_t *)tt_tensor_data(rt_bound(run, "correct")), 9);
+  }
+  rt_param *state = rt_params_find(tt_model_params(m), !strcmp(optimizer, "sgd") ? "fc.weight.momentum_buffer" : "fc.weight.exp_avg");
+  cr_assert_not_null(state);
+  cr_expect(state->optimizer_state && !state->trainable);
+  cr_expect(!rt_params_find(tt_model_params(m), "bn.running_mean")->trainable);
+  cr_expect(rt_params_find(tt_model_params(m), "conv.weight")->trainable);
+  tt_tensor_free(x);
+  rt_instance_free(run);
+  rt_program_free(p);
+  tt_model_free(m);
+}
+
+Test(model, steps_in_the_interpreter) {
+  double losses[10];
+  steps("interp", "sgd", "momentum=0.9", 0.1, losses);
+  cr_expect(losses[9] < 0.7 * losses[0], "from %g to %g", losses[0], losses[9]);
+}
+
+Test(model, jit_follows_the_interpreter) {
+  double a[10], b[10];
+  steps("interp", "adam", NULL, 0.01, a);
+  steps("jit", "adam", NULL, 0.01, b);
+  for (int i = 0; i < 10; i++) cr_expect(fabs(a[i] - b[i]) < 2e-3 * (1 + fabs(a[i])), "step %d: %.7g and %.7g", i, a[i], b[i]);
+}
+
+Test(model, predictions_of_both_backends) {
+  tt_model *a = new_model(small, "interp"), *b = new_model(small, NULL);
+  for (int64_t n = 1; n < 4; n++) {
+    tt_tensor *x = images(n), *p = predict(a, x), *q = predict(b, x);
+    cr_expect(distance(p, q) < 1e-5, "they differ by %g", distance(p, q));
+    tt_tensor_free(x), tt_tensor_free(p), tt_tensor_free(q);
+  }
+  tt_model_free(a), tt_model_free(b);
+}
+
+/* A row's prediction does not depend on the batch it is in. */
+Test(model, batches_of_any_size) {
+  tt_error err = {0};
+  tt_model *m = new_model(small, "interp");
+  tt_tensor *x = images(20), *all = predict(m, x);
+  for (int64_t n = 1; n <= 19; n++) {
+    tt_tensor *part = tt_tensor_slice(x, 0, 0, n, 1, &err), *y = predict(m, part), *want = tt_tensor_slice(all, 0, 0, n, 1, &err);
+    cr_expect_lt(distance(y, want), 1e-6);
+    tt_tensor_free(part), tt_tensor_free(y), tt_tensor_free(want);
+  }
+  tt_tensor_free(x), tt_tensor_free(all);
+  tt_model_free(m);
+}
+
+static void temporary(char *path, size_t size, const char *name) { snprintf(path, size, "%s/%s.%d.safetensors", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", name, (int)getpid()); }
+
+Test(model, saved_and_loaded) {
+  char path[300];
+  tt_error err = {0};
+  temporary(path, sizeof path, "tt_model_test");
+  tt_model *a = new_model(small, "interp"), *before = tt_model_new(small, NULL, &(tt_model_options){.seed = 9, .backend = "interp"}, &err), *after = tt_model_new(small, NULL, &(tt_model_options){.seed = 9, .backend = "interp"}, &err);
+  cr_expect_eq(tt_model_save(a, path, &err), TT_INVALID);
+  err = (tt_error){0};
+  tt_tensor *x = images(5), *want = predict(a, x), *other = predict(after, x);
+  cr_expect_gt(distance(want, other), 1e-3);
+  cr_assert_eq(tt_model_save(a, path, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_model_load(before, path, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_model_load(after, path, &err), TT_OK, "%s", err.message);
+  tt_tensor *p = predict(before, x), *q = predict(after, x);
+  cr_expect_eq(distance(p, want), 0);
+  cr_expect_eq(distance(q, want), 0);
+  tt_tensor_free(p), tt_tensor_free(q), tt_tensor_free(other), tt_tensor_free(want);
+
+  tt_model *wrong = new_model(wider, "interp");          /* the same name in another shape */
+  cr_assert_eq(tt_model_load(wrong, path, &err), TT_OK, "%s", err.message);
+  cr_expect_null(tt_predict(wrong, x, &err));
+  cr_expect(strstr(err.message, "\"fc.weight\" is f32[3,45] in the weights, but the model has f32[3,36]"), "%s", err.message);
+  err = (tt_error){0};
+  cr_expect_neq(tt_model_load(after, "/nowhere/at.all", &err), TT_OK);
+  unlink(path);
+  tt_tensor_free(x);
+  tt_model_free(a), tt_model_free(before), tt_model_free(after), tt_model_free(wrong);
+}
+
+Test(model, missing_weight) {
+  char path[300];
+  tt_error err = {0};
+  temporary(path, sizeof path, "tt_model_missing");
+  tt_tensor *w = tt_tensor_new(TT_F32, &TT_SHAPE(3, 36), &err), *x = images(1);
+  cr_assert_eq(tt_safetensors_save(path, &(tt_named_tensor){"fc.weight", w}, 1, NULL, 0, &err), TT_OK, "%s", err.message);
+  tt_model *m = new_model(wider, "interp");
+  cr_assert_eq(tt_model_load(m, path, &err), TT_OK, "%s", err.message);
+  cr_expect_null(tt_predict(m, x, &err));
+  cr_expect(strstr(err.message, "no tensor \"fc.bias\"") && strstr(err.message, "\n  at ") && strstr(err.message, "\n  fix: "), "%s", err.message);
+  unlink(path);
+  tt_tensor_free(w), tt_tensor_free(x);
+  tt_model_free(m);
+}
+
+Test(model, another_size_of_input) {
+  tt_error err = {0};
+  tt_model *m = new_model(wider, "interp");
+  tt_tensor *x = images(1), *y = predict(m, x), *big = tt_tensor_new(TT_F32, &TT_SHAPE(1, 1, 7, 7), &err);
+  cr_expect_null(tt_predict(m, big, &err));
+  cr_expect(strstr(err.message, "the parameter \"fc.weight\" is f32[3,49] here, but the model has it as f32[3,36]"), "%s", err.message);
+  tt_tensor_free(x), tt_tensor_free(y), tt_tensor_free(big);
+  tt_model_free(m);
+}
+
+Test(model, wrong_words) {
+  tt_error err = {0};
+  tt_model *m = tt_model_new(wider, NULL, &(tt_model_options){.backend = "gpu"}, &err);
+  tt_tensor *x = images(1);
+  cr_expect_null(tt_predict(m, x, &err));
+  cr_expect(strstr(err.message, "there is no backend \"gpu\""), "%s", err.message);
+  err = (tt_error){0};
+  cr_expect_eq(tt_train(m, &(tt_train_options){.epochs = 1}, NULL, &err), TT_INVALID);
+  cr_expect(strstr(err.message, "no data to train on"), "%s", err.message);
+  tt_tensor_free(x);
+  tt_model_free(m);
+}
+
+static tt_val classes10(tt_val x, void *arg) {
+  (void)arg;
+  return tt_linear(tt_relu(tt_linear(tt_flatten(x, 1), "fc1", 24)), "fc2", 10);
+}
+
+static void train(const char *backend) {
+  tt_error err = {0};
+  tt_fit_result r, again;
+  tt_model *m = tt_model_new(classes10, NULL, &(tt_model_options){.seed = 1, .backend = backend}, &err);
+  cr_assert_not_null(m);
+  tt_train_options o = {.data = "shapes:640", .epochs = 2, .batch = 32, .lr = 0.02, .hyper = "momentum=0.9", .schedule = "cosine", .warmup = 5, .seed = 4};
+  cr_expect_neq(tt_train(m, &(tt_train_options){.data = "nothing:at-all", .epochs = 1}, NULL, &err), TT_OK);
+  cr_expect(strstr(err.message, "\n  fix: "), "%s", err.message);
+  err = (tt_error){0};
+  cr_assert_eq(tt_train(m, &o, &r, &err), TT_OK, "%s", err.message);
+  cr_expect_eq(r.steps, 40);
+  cr_assert_eq(tt_train(m, &o, &again, &err), TT_OK, "%s", err.message);
+  cr_expect(again.loss < r.loss, "the loss went from %g to %g", r.loss, again.loss);
+  tt_dataset *test = tt_dataset_open("shapes:640", false, &err);
+  tt_eval_result e;
+  cr_assert_eq(tt_test(m, test, 0, &e, &err), TT_OK, "%s", err.message);
+  cr_expect_eq(e.samples, test->n);
+  cr_expect(fabs(e.accuracy - again.test_accuracy) < 1e-12, "%g and %g", e.accuracy, again.test_accuracy);
+  tt_dataset_free(test);
+  tt_model_free(m);
+}
+
+Test(model, trains_in_the_interpreter) { train("interp"); }
+Test(model, trains_in_the_jit) { train("jit"); }
