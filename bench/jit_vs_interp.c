@@ -1,4 +1,5 @@
-/* jit_vs_interp.c: one training step of a model, compiled against interpreted, by turns in one process: the same weights, the same batch. */
+/* jit_vs_interp.c: one training step of a model, compiled against interpreted, by turns in one process: the same weights, the same batch; and
+ * where the time of the compiled step goes. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,19 +65,27 @@ static double step_ms(side *s, tt_error *err) {
   return 1e3 * (bench_now() - start);
 }
 
+/* Batch, image size and classes, from the options. */
+static bool workload(const cli_args *a, const model_info *info, model_config *arg, tt_shape *shape, tt_error *err) {
+  int64_t batch;
+  if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return false;
+  *arg = (model_config){.classes = 10};
+  *shape = TT_SHAPE(batch, info->channels, info->size, info->size);
+  const char *what = cli_get(a, "data", NULL);
+  if (!what) return true;
+  tt_dataset *d = tt_dataset_open(what, false, err);
+  if (!d) return false;
+  *shape = TT_SHAPE(batch, d->channels, d->height, d->width);
+  arg->classes = d->n_classes;
+  tt_dataset_free(d);
+  return true;
+}
+
 static bool bench_model(const cli_args *a, const model_info *info, double seconds, json_t *rows, tt_error *err) {
   enum { MOST = 4000 };
-  int64_t batch, channels = info->channels, size = info->size, width = size;
-  if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return false;
-  model_config arg = {.classes = 10};
-  const char *what = cli_get(a, "data", NULL);
-  if (what) {
-    tt_dataset *d = tt_dataset_open(what, false, err);
-    if (!d) return false;
-    channels = d->channels, size = d->height, width = d->width, arg.classes = d->n_classes;
-    tt_dataset_free(d);
-  }
-  tt_shape shape = TT_SHAPE(batch, channels, size, width);
+  model_config arg;
+  tt_shape shape;
+  if (!workload(a, info, &arg, &shape, err)) return false;
   side jit = {0}, interp = {0};
   double *jit_ms = malloc(MOST * sizeof *jit_ms), *interp_ms = malloc(MOST * sizeof *interp_ms), flops = 0, compile = bench_now();
   int n_jit = 0, n_interp = 0;
@@ -101,9 +110,9 @@ static bool bench_model(const cli_args *a, const model_info *info, double second
     bench_stat j = bench_stats(jit_ms, n_jit), i = bench_stats(interp_ms, n_interp);
     double bound = 1e3 * flops / peak;
     printf("%-10s b%-4lld %9.3f ms [%.3f, %.3f]   %10.1f ms [%.1f, %.1f]  %7.0fx   %6.1f GFLOP/s, %4.1f%% of %.0f   %6.2f GFLOP/s   compiled in %.0f ms\n", info->name,
-           (long long)batch, j.median, j.low, j.high, i.median, i.low, i.high, i.median / j.median, flops / j.median / 1e6, 100 * bound / j.median, peak / 1e9,
+           (long long)shape.dim[0], j.median, j.low, j.high, i.median, i.low, i.high, i.median / j.median, flops / j.median / 1e6, 100 * bound / j.median, peak / 1e9,
            flops / i.median / 1e6, compile);
-    json_array_append_new(rows, json_pack("{s:s, s:I, s:i, s:f, s:f, s:[f,f,f], s:[f,f,f], s:f, s:f}", "model", info->name, "batch", (json_int_t)batch, "threads",
+    json_array_append_new(rows, json_pack("{s:s, s:I, s:i, s:f, s:f, s:[f,f,f], s:[f,f,f], s:f, s:f}", "model", info->name, "batch", (json_int_t)shape.dim[0], "threads",
                                           rt_team_size(team), "flops", flops, "peak_flops", peak, "jit_ms", j.median, j.low, j.high, "interp_ms", i.median, i.low,
                                           i.high, "percent_of_bound", 100 * bound / j.median, "compile_ms", compile));
   }
@@ -114,10 +123,50 @@ static bool bench_model(const cli_args *a, const model_info *info, double second
   return ok;
 }
 
+typedef struct { const char *name, *origin; int64_t tasks; double ms; } kernel_time;
+
+static int slowest_first(const void *a, const void *b) {
+  double x = ((const kernel_time *)a)->ms, y = ((const kernel_time *)b)->ms;
+  return (x < y) - (x > y);
+}
+
+/* Where the time of a step goes: the median of each kernel, slowest first. */
+static bool bench_kernels(const cli_args *a, const model_info *info, tt_error *err) {
+  enum { RUNS = 21 };
+  model_config arg;
+  tt_shape shape;
+  side jit = {0};
+  if (!workload(a, info, &arg, &shape, err)) return false;
+  bool ok = side_make(&jit, a, info, &arg, "jit", &shape, err);
+  uint32_t n = ok ? jit.program->n_steps : 0;
+  double *seconds = malloc((n + 1) * RUNS * sizeof *seconds), all = 0;
+  kernel_time *times = calloc(n + 1, sizeof *times);
+  ok = ok && seconds && times;
+  for (int i = 0; i < 3 && ok; i++) ok = rt_run(jit.run, err) == TT_OK;
+  for (int r = 0; r < RUNS && ok; r++) ok = rt_run_timed(jit.run, seconds + (size_t)r * n, err) == TT_OK;
+  for (uint32_t k = 0; k < n && ok; k++) {
+    double samples[RUNS];
+    for (int r = 0; r < RUNS; r++) samples[r] = 1e3 * seconds[(size_t)r * n + k];
+    times[k] = (kernel_time){jit.program->steps[k].name, jit.program->steps[k].origin, jit.program->steps[k].tasks, bench_stats(samples, RUNS).median};
+    all += times[k].ms;
+  }
+  if (ok) {
+    qsort(times, n, sizeof *times, slowest_first);
+    printf("%s: %u kernels, %.3f ms (medians of %d, a barrier around each)\n%9s %6s %6s  %-34s %s\n", info->name, n, all, RUNS, "ms", "%", "tasks", "kernel", "from");
+    for (uint32_t k = 0; k < n; k++)
+      printf("%9.4f %6.1f %6lld  %-34s %.80s\n", times[k].ms, 100 * times[k].ms / all, (long long)times[k].tasks, times[k].name, times[k].origin ? times[k].origin : "");
+  }
+  free(seconds);
+  free(times);
+  side_free(&jit);
+  return ok;
+}
+
 int cli_bench(const cli_args *a) {
   tt_error err = {0};
-  if (a->n_words < 1) return cli_usage(a, "which benchmark? there is jit-vs-interp");
-  if (strcmp(a->words[0], "jit-vs-interp") != 0) return cli_unknown("benchmark", a->words[0], (const char *const[]){"jit-vs-interp", NULL});
+  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are jit-vs-interp and kernels");
+  bool kernels = strcmp(a->words[0], "kernels") == 0;
+  if (!kernels && strcmp(a->words[0], "jit-vs-interp") != 0) return cli_unknown("benchmark", a->words[0], (const char *const[]){"jit-vs-interp", "kernels", NULL});
   double seconds;
   if (!cli_double(a, "seconds", 15, &seconds)) return 2;
   const char *names[64] = {"mlp", "cnn", "resnet20"};
@@ -127,6 +176,11 @@ int cli_bench(const cli_args *a) {
   const model_info *models[64];
   for (int i = 0; i < n; i++)
     if (!(models[i] = cli_model(names[i]))) return 2;
+  if (kernels) {
+    for (int i = 0; i < n; i++)
+      if (!bench_kernels(a, models[i], &err)) return err.status ? cli_fail(&err) : 2;
+    return 0;
+  }
   printf("one training step; medians with 95%% intervals; GFLOP/s count products and convolutions; the bound is their time at the measured f32 peak\n");
   printf("%-16s %9s ms %20s %10s ms\n", "model", "jit", "", "interp");
   json_t *rows = json_array();

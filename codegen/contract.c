@@ -46,7 +46,7 @@ typedef struct {
   int rows[MAX_AXES], n_rows;                               /* of the scalar operand, tiled together */
   int sum[MAX_AXES], n_sum;                                 /* outermost first */
   int64_t lanes, tile, n_rows_all, n_outer_all;
-  bool pack, staged;                                        /* staged: partial tiles in scratch, then an epilogue loop */
+  bool pack, staged, inside;                                /* staged: partial tiles in scratch, then an epilogue loop; inside: panels are the inner loop */
   int64_t k_blocks;                                         /* cuts of sum[0] */
   int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
   int panel_buffer, stage_buffer;
@@ -191,9 +191,9 @@ static int64_t rows_that_fit(const cg_cpu *cpu, int64_t nv) {
 
 static void choose_tile(contraction *c, int64_t machine_lanes) {
   int64_t extent = c->axes[c->vec].extent, best = -1;
-  for (int64_t nv = 1; nv <= 8; nv++) {
+  for (int64_t nv = 1; nv <= 8; nv *= 2) {             /* powers of two: LLVM widens other vectors to the next one */
     int64_t rows = rows_that_fit(c->cpu, nv), lanes = nv * machine_lanes;
-    if (lanes >= extent + machine_lanes && nv > 1) break;
+    if (nv > 1 && lanes / 2 >= extent) break;
     if (rows > c->n_rows_all) rows = c->n_rows_all;
     int64_t tiles = (c->n_rows_all + rows - 1) / rows;
     rows = (c->n_rows_all + tiles - 1) / tiles;                                       /* balanced */
@@ -261,16 +261,19 @@ static void choose(contraction *c) {
   int64_t step = c->n_sum ? magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
   c->pack = !unit || (rows >= 64 && (sum_all > 1024 || (step >= 4096 && step % 4096 == 0)));
   c->k_blocks = 1;
-  if (c->pack && sum_all * c->lanes * bytes > c->cpu->l2 / 2) {
-    int64_t outermost = c->axes[c->sum[0]].extent, most = c->cpu->l2 / 2 / (sum_all / outermost * c->lanes * bytes);
+  if (c->pack && sum_all * c->lanes * bytes > c->cpu->l2 / 8) {       /* L2 holds the panel's block and what the rows read beside it */
+    int64_t outermost = c->axes[c->sum[0]].extent, most = c->cpu->l2 / 8 / (sum_all / outermost * c->lanes * bytes);
     int64_t cut = nearest_divisor(outermost, most < 1 ? outermost : (outermost + most - 1) / most);
     if (outermost / cut >= 16 || c->n_sum > 1) c->k_blocks = cut;
   }
   c->staged = c->k_blocks > 1 || costly(c->g, c->lx->region);
+  /* A short sum is bound by what the epilogue reads and writes: go along its rows, when all panels stay in L2 meanwhile. */
+  c->inside = !c->pack && !c->staged && sum_all <= 256 && v->extent > c->lanes && sum_all * v->extent * bytes <= c->cpu->l2;
 
   /* A chunk is at least enough rows to pay for packing, and enough work to be worth a task. */
   int64_t enough = c->pack ? 256 : 64, work = 2 * sum_all * c->lanes;
-  while (enough * work < 1000000 && enough < rows) enough *= 2;
+  if (c->inside) enough = 2 * c->tile;
+  while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = nearest_divisor(c->n_outer_all, (enough + c->n_rows_all - 1) / c->n_rows_all);
     c->n_chunks = c->n_outer_all / c->chunk;
@@ -336,19 +339,32 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, lp_ref block, lp
   return at_cursor;
 }
 
+/* All values before the first store: a result may stand where something that the epilogue reads stood. */
 static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at, lp_ref value) {
+  enum { MOST = 16 };
   lower_ctx *lx = c->lx;
   const ir_node *n = ir_at(c->g, c->row);
+  int count = lower_n_results(lx);
+  lp_ref index[MOST], values[MOST];
   if (lx->k->exprs[value].dtype != n->dtype) value = lp_op(lx->k, IR_cast, n->dtype, value, 0, 0);
   lower_hook(lx, c->row, at, value);
-  for (int i = 0; i < lower_n_results(lx); i++) {
-    ir_ref result = lower_result(lx, i);
+  if (count > MOST) {
+    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", c->g->kernels[lx->region].name, count, MOST);
+    return;
+  }
+  for (int i = 0; i < count; i++) {
     lp_ref to[TT_MAX_RANK];
-    if (!lower_push(lx, c->row, result, at, to)) continue;            /* lower_push has failed the kernel */
+    if (!lower_push(lx, c->row, lower_result(lx, i), at, to)) return;      /* lower_push has failed the kernel */
+    index[i] = lower_linear(lx, lower_result(lx, i), to);
+    values[i] = lower_pull(lx, lower_result(lx, i), to);
+    if (count == 1) break;
+    lp_stmt *s = lp_append(lx->k, at_cursor, LS_LOCAL);
+    s->local = lp_local_add(lx->k, "y", lx->k->exprs[values[i]].dtype, 1), s->value = values[i];
+    values[i] = lp_get(lx->k, s->local, 0);
+  }
+  for (int i = 0; i < count; i++) {
     lp_stmt *s = lp_append(lx->k, at_cursor, LS_STORE);
-    s->buffer = lower_result_buffer(lx, i);
-    s->index = lower_linear(lx, result, to);
-    s->value = lower_pull(lx, result, to);
+    s->buffer = lower_result_buffer(lx, i), s->index = index[i], s->value = values[i];
   }
 }
 
@@ -402,6 +418,25 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   }
 }
 
+/* The same for one panel, or for all of them. */
+static void tile_panels(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
+  if (!c->inside) {
+    tile(c, at_cursor, place, rows);
+    return;
+  }
+  lp_kernel *k = c->lx->k;
+  int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes;
+  tile_place here = *place;
+  lp_cursor inside;
+  int var = lp_var_add(k, "p", full);
+  lp_for(k, at_cursor, var, 0, full, 0, &inside);
+  here.panel = lp_var(k, var), here.width = c->lanes;
+  tile(c, &inside, &here, rows);
+  if (!rest) return;
+  here.panel = lp_int(k, full), here.width = rest;
+  tile(c, at_cursor, &here, rows);
+}
+
 /* n tiles of `rows` rows from row number `from` on (of the chunk's tiles when the rows are chunked). */
 static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from) {
   if (n <= 0) return;
@@ -415,7 +450,7 @@ static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   }
   place.first_row = lp_add(k, from, lp_mul(k, t, rows));
   place.stage_row = lp_add(k, stage_from, lp_mul(k, t, rows));
-  tile(c, &inside, &place, rows);
+  tile_panels(c, &inside, &place, rows);
   if (n == 1) *at_cursor = inside;
 }
 
@@ -492,7 +527,7 @@ static void panel(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
         inside.tail = &s->body;
       }
       place.first_row = row, place.stage_row = stage;
-      tile(c, &inside, &place, part ? rest : c->tile);
+      tile_panels(c, &inside, &place, part ? rest : c->tile);
       if (!uneven && !rest) loop = inside;
     }
   }
@@ -559,7 +594,7 @@ static void register_tiles(contraction *c) {
   int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes, batches = 1, sum_all = 1;
   for (int i = 0; i < c->n_batch; i++) batches *= c->axes[c->batch[i]].extent;
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
-  int64_t panels = full + (rest > 0);
+  int64_t panels = c->inside ? 1 : full + (rest > 0);
   k->tasks = batches * c->n_chunks * panels;
   if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, ir_at(c->g, c->row)->args[c->vector_op])->dtype, sum_all / c->k_blocks * c->lanes, true, true);
   if (c->staged) {
@@ -571,6 +606,10 @@ static void register_tiles(contraction *c) {
   for (int i = 0; i < c->n_axes; i++) place.at[i] = lp_int(k, 0);
   unflatten(c, c->batch, c->n_batch, lp_div(k, task, panels * c->n_chunks), place.at);
   lp_cursor body = {&k->body};
+  if (c->inside) {
+    panel(c, &body, place, chunk);
+    return;
+  }
   for (int part = 0; part < 2; part++) {
     place.width = part ? rest : c->lanes;
     if (part ? !rest : !full) continue;

@@ -176,10 +176,18 @@ static tt_val correct(tt_val prediction, tt_val y) {
 
 static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool labels, bool training) {
   tt_val out = m->function(x, m->arg), loss = {0};
-  if (labels) loss = m->loss ? m->loss(out, y, m->arg) : tt_cross_entropy(out, y);
+  if (labels && m->loss) loss = m->loss(out, y, m->arg);
+  else if (labels) {
+    tt_scope_push(x, "loss");
+    loss = tt_cross_entropy(out, y);
+    tt_scope_pop(x);
+  }
   if (!training) tt_output(t, "logits", out);
   if (labels) tt_output(t, "loss", loss);
-  if (training && labels && tt_rank(out) == 2) tt_output(t, "correct", correct(out, y));
+  if (!training || !labels || tt_rank(out) != 2) return;
+  tt_scope_push(x, "accuracy");
+  tt_output(t, "correct", correct(out, y));
+  tt_scope_pop(x);
 }
 
 static tt_status take_warnings(tt_model *m, const tt_trace *t, tt_error *err) {

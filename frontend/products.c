@@ -49,6 +49,12 @@ static int find(const char *labels, char c) {
   return at ? (int)(at - labels) : -1;
 }
 
+static void append(char *labels, char c) {
+  size_t n = strlen(labels);
+  labels[n] = c;
+  labels[n + 1] = 0;
+}
+
 /* "ij,jk->ik" into the labels of n operands and of the result; without "->" the result has the letters that occur once, in
  * alphabetical order. */
 static bool parse(tt_call *c, const char *equation, operand *in, int n, char *out) {
@@ -87,9 +93,7 @@ static void reduce_own(tt_here here, operand *x, const char *keep1, const char *
         x->v = tt_diagonal_at(here, x->v, 0, i, k);
         memmove(x->label + k, x->label + k + 1, strlen(x->label + k));
         memmove(x->label + i, x->label + i + 1, strlen(x->label + i));
-        size_t n = strlen(x->label);
-        x->label[n] = l;
-        x->label[n + 1] = 0;
+        append(x->label, l);
         i = -1;
         break;
       }
@@ -144,9 +148,9 @@ tt_val tt_einsum_at(tt_here here, const char *equation, const tt_val *xs, int n)
   reduce_own(here, &in[1], out, in[0].label);
   /* batch: in both and the result; inner: in both only; rows and columns: in one. */
   char batch[TT_MAX_RANK + 1] = {0}, inner[TT_MAX_RANK + 1] = {0}, rows[TT_MAX_RANK + 1] = {0}, columns[TT_MAX_RANK + 1] = {0}, order[3 * TT_MAX_RANK + 1];
-  for (const char *l = in[0].label; *l; l++) strncat(find(in[1].label, *l) < 0 ? rows : find(out, *l) < 0 ? inner : batch, l, 1);
+  for (const char *l = in[0].label; *l; l++) append(find(in[1].label, *l) < 0 ? rows : find(out, *l) < 0 ? inner : batch, *l);
   for (const char *l = in[1].label; *l; l++)
-    if (find(in[0].label, *l) < 0) strncat(columns, l, 1);
+    if (find(in[0].label, *l) < 0) append(columns, *l);
   int64_t nb = size_of(&in[0], batch), nk = size_of(&in[0], inner), nm = size_of(&in[0], rows), nn = size_of(&in[1], columns);
   snprintf(order, sizeof order, "%s%s%s", batch, rows, inner);
   tt_val a = tt_reshape_at(here, in_order(here, &in[0], order), *batch ? TT_SHAPE(nb, nm, nk) : TT_SHAPE(nm, nk));

@@ -51,7 +51,8 @@ TT_API void tt_trace_free(tt_trace *t);
  * its parameters' initializers and its warnings. */
 struct ir_graph;
 TT_API tt_status tt_trace_finish(tt_trace *t, struct ir_graph **graph, tt_error *err);
-/* Things that work, but that the user will want to know: a softmax fed to cross_entropy. NULL after the last. */
+/* Things that work, but that the user will want to know: a softmax fed to cross_entropy. In three parts as errors are, without the word
+ * "warning". NULL after the last. */
 TT_API const char *tt_trace_warning(const tt_trace *t, int i);
 /* What a call of the compiled program is given, by name. Two inputs of one name are an error. */
 TT_API tt_val tt_input_at(tt_here, tt_trace *t, const char *name, tt_dtype dtype, tt_shape shape);

@@ -277,6 +277,10 @@ void tt_output_at(tt_here here, tt_trace *t, const char *name, tt_val v) {
       trace_wrong(&c, "give each output a name of its own", "there is an output \"%s\" already", name);
       return;
     }
+  if (ir_find(c.g, name)) {
+    trace_wrong(&c, "name the output otherwise: programs find what they are given and give by name", "\"%s\" is the name of an input or parameter", name);
+    return;
+  }
   if (v.ref) ir_output_add(c.g, name, v.ref);
 }
 
@@ -359,7 +363,7 @@ void tt_assign_at(tt_here here, tt_val param, tt_val v) {
 /* -- Gradients ---------------------------------------------------------------------------------------------------------- */
 
 static void gradients(tt_call *c, ir_ref y, ir_ref cotangent, const tt_val *wrt, int n, tt_val *out) {
-  ir_ref *refs = malloc(sizeof *refs * 2 * (size_t)(n > 0 ? n : 1));
+  ir_ref *refs = calloc(n > 0 ? (size_t)n : 1, 2 * sizeof *refs);
   if (!refs) {
     tt_fail(&c->g->error, TT_NO_MEMORY, "error: grad: no memory for %d gradients", n);
     return;

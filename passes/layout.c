@@ -339,7 +339,7 @@ static void row(ctx *c, ir_ref r, ir_ref *map) {
   else if (kind == IR_ELEMENTWISE) elementwise(c, r);
   else if (n->op == IR_reshape) reshape(c, r);
   else if (n->op == IR_pad) padding(c, r);
-  else if (n->op == IR_conv) convolution(c, r);
+  else if (n->op == IR_conv && ir_int(n, "split") <= 1) convolution(c, r);
   else if (form_is_reduction((ir_op)n->op)) reduction(c, r);
   else if (kind == IR_MOVEMENT || n->op == IR_gather || n->op == IR_scatter_add || n->op == IR_argsort || n->op == IR_cumsum) movement(c, r);
   else plain(c, r, map);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct rt_instance {
   const rt_program *p;
@@ -251,6 +252,38 @@ tt_status rt_run(rt_instance *x, tt_error *err) {
     if (status != TT_OK) return status;
   }
   rt_team_run(x->team, walk, x);
+  return TT_OK;
+}
+
+typedef struct { const rt_instance *x; double *seconds; } timed_walk;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void walk_timed(void *arg, int thread, int n_threads) {
+  const timed_walk *w = arg;
+  const rt_instance *x = w->x;
+  for (uint32_t i = 0; i < x->p->n_steps; i++) {
+    const rt_step *s = &x->p->steps[i];
+    bool alone = on_first_thread(s);
+    int64_t begin = alone ? 0 : s->tasks * thread / n_threads, end = alone ? (thread ? 0 : s->tasks) : s->tasks * (thread + 1) / n_threads;
+    rt_team_barrier(x->team, thread);
+    double start = thread ? 0 : now();
+    if (begin < end) s->run(x->args + x->first[i], begin, end, x->scratch + (size_t)thread * x->scratch_stride, s->context);
+    rt_team_barrier(x->team, thread);
+    if (!thread) w->seconds[i] = now() - start;
+  }
+}
+
+tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err) {
+  if (!x->ready) {
+    tt_status status = prepare(x, err);
+    if (status != TT_OK) return status;
+  }
+  rt_team_run(x->team, walk_timed, &(timed_walk){x, seconds});
   return TT_OK;
 }
 

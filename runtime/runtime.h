@@ -51,6 +51,7 @@ TT_API int rt_slot_find(const rt_program *p, const char *name);                 
 TT_API tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err);   /* type and shape are checked; retained */
 TT_API tt_tensor *rt_bound(rt_instance *x, const char *name);                              /* borrowed; outputs too (made on demand); NULL: no such name */
 TT_API tt_status rt_run(rt_instance *x, tt_error *err);                                    /* one call; no allocation */
+TT_API tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err);            /* the same with a barrier around each step, whose time goes to seconds[step] */
 /* After a run with a bad loss: runs again step by step and names the first step that writes a number that is not finite. Fills
  * text with kernel and origin. Params must be as before that run. */
 TT_API bool rt_find_not_finite(rt_instance *x, char *text, size_t size);
@@ -94,8 +95,8 @@ void rt_unmap_file(rt_file *f);
 TT_API tt_tensor *tt_npy_load(const char *path, tt_error *err);
 TT_API tt_status tt_npy_save(const char *path, tt_tensor *x, tt_error *err);
 
-/* data.c: labelled images: uint8 pixels [n,C,H,W]. "cifar10:DIR", "fashion-mnist:DIR", "mnist:DIR" (idx, raw or .gz), "shapes"
- * (drawn: "shapes:COUNT"). */
+/* data/dataset.c: labelled images: uint8 pixels [n,C,H,W]. "cifar10:DIR", "fashion-mnist:DIR", "mnist:DIR" (idx, raw or .gz), "shapes:COUNT"
+ * (drawn: COUNT for training, a fifth of that for testing). */
 typedef struct {
   const char *name;
   int64_t n, channels, height, width, n_classes;
@@ -104,7 +105,15 @@ typedef struct {
 } tt_dataset;
 TT_API tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err);
 TT_API void tt_dataset_free(tt_dataset *d);
-/* loader.c: shuffled, augmented, normalized batches, made by its own threads into a ring. The content of batch b of epoch e depends on
+/* What the readers below give: malloc'ed, all of n checked. */
+typedef struct { int64_t n, channels, height, width; uint8_t *pixels, *labels; } rt_images;
+/* data/idx.c, data/cifar.c, data/shapes.c. On failure images is empty. */
+tt_status rt_idx_parse(const char *name, const uint8_t *file, size_t bytes, int rank, uint8_t **data, int64_t *dims, tt_error *err);   /* raw or gzip */
+tt_status rt_idx_images(const char *dir, bool train, rt_images *images, tt_error *err);
+tt_status rt_cifar10_images(const char *dir, bool train, rt_images *images, tt_error *err);
+tt_status rt_shapes_images(int64_t count, bool train, rt_images *images, tt_error *err);
+
+/* data/loader.c: shuffled, augmented, normalized batches, made by its own threads into a ring. The content of batch b of epoch e depends on
  * the seed, e and b only. */
 typedef struct {
   int64_t batch;

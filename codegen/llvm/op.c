@@ -125,7 +125,8 @@ em_val em_op(em *e, ir_op op, tt_dtype in, tt_dtype out, em_val a, em_val b, em_
   return int_op(e, op, tt_dtype_in(in, TT_SINT), a, b);
 }
 
-em_val em_combine(em *e, ir_op op, tt_dtype t, em_val a, em_val b) { return em_op(e, op, t, t, a, b, NULL); }
+/* a: what there is so far. It comes second, so that max and min look for NaN in b alone, off the chain of dependences. */
+em_val em_combine(em *e, ir_op op, tt_dtype t, em_val a, em_val b) { return em_op(e, op, t, t, b, a, NULL); }
 
 em_val em_identity(em *e, ir_op op, tt_dtype t, int width) {
   LLVMTypeRef type = em_type(e, t, width);
@@ -145,34 +146,37 @@ em_val em_identity(em *e, ir_op op, tt_dtype t, int width) {
   }
 }
 
-/* ---- random: tt_random_word. c: the four words of the counter, each in the low half of an i64, as the key is; upper halves may hold
- * anything. The ten rounds are a loop, because their code is long. */
+/* ---- random: tt_random_word */
 
-static void philox(em *e, em_val c[4], em_val k0, em_val k1) {
-  LLVMBuilderRef b = e->b;
-  LLVMTypeRef t = LLVMTypeOf(c[0]);
-  em_val low = em_int(t, 0xffffffff), half = em_int(t, 32), now[6] = {c[0], c[1], c[2], c[3], k0, k1}, phi[6];
-  em_repeat r = em_repeat_begin(e);
-  for (int i = 0; i < 6; i++) phi[i] = LLVMBuildPhi(b, t, "");
-  em_val p0 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[0], low, ""), em_int(t, 0xD2511F53), "");
-  em_val p1 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[2], low, ""), em_int(t, 0xCD9E8D57), "");
-  em_val x = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p1, half, ""), phi[1], ""), phi[4], "");
-  em_val y = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p0, half, ""), phi[3], ""), phi[5], "");
-  em_val next[6] = {x, p1, y, p0, LLVMBuildAdd(b, phi[4], em_int(t, 0x9E3779B9), ""), LLVMBuildAdd(b, phi[5], em_int(t, 0xBB67AE85), "")};
-  em_repeat_end(e, &r, 10, phi, now, next, 6);
-  for (int i = 0; i < 4; i++) c[i] = next[i];
-}
-
+/* The words of the counters n, as i32. Inside, words are the low halves of i64, whose upper halves may hold anything. The ten rounds are
+ * a loop, because their code is long; two machine vectors at a time keep the state in registers. */
 static void random_block(em *e, em_val seed, em_val step, em_val n, uint32_t stream, em_val c[4]) {
   LLVMBuilderRef b = e->b;
   LLVMTypeRef t = LLVMTypeOf(n);
   int width = em_width(n);
-  em_val half = em_int(e->i64, 32);
-  c[0] = n;
-  c[1] = LLVMBuildLShr(b, n, em_int(t, 32), "");
-  c[2] = em_splat(e, step, width);
-  c[3] = em_int(t, stream);
-  philox(e, c, em_splat(e, seed, width), em_splat(e, LLVMBuildLShr(b, seed, half, ""), width));
+  if (width > e->cpu->vector_bytes / 4 && width % 2 == 0) {
+    int lanes[256];
+    for (int i = 0; i < width; i++) lanes[i] = i;
+    em_val low[4], high[4];
+    random_block(e, seed, step, em_shuffle(e, n, NULL, lanes, width / 2), stream, low);
+    random_block(e, seed, step, em_shuffle(e, n, NULL, lanes + width / 2, width / 2), stream, high);
+    for (int i = 0; i < 4; i++) c[i] = em_shuffle(e, low[i], high[i], lanes, width);
+    return;
+  }
+  em_val low = em_int(t, 0xffffffff), half = em_int(t, 32), start[6], next[6], phi[6];
+  start[0] = n, start[1] = LLVMBuildLShr(b, n, half, ""), start[2] = em_splat(e, step, width), start[3] = em_int(t, stream);
+  start[4] = seed, start[5] = LLVMBuildLShr(b, seed, em_int(e->i64, 32), "");
+  em_repeat r = em_repeat_begin(e);
+  for (int i = 0; i < 6; i++) phi[i] = LLVMBuildPhi(b, LLVMTypeOf(start[i]), "");
+  em_val p0 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[0], low, ""), em_int(t, 0xD2511F53), "");
+  em_val p1 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[2], low, ""), em_int(t, 0xCD9E8D57), "");
+  next[0] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p1, half, ""), phi[1], ""), em_splat(e, phi[4], width), "");
+  next[2] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p0, half, ""), phi[3], ""), em_splat(e, phi[5], width), "");
+  next[1] = p1, next[3] = p0;
+  next[4] = LLVMBuildAdd(b, phi[4], em_int(e->i64, 0x9E3779B9), "");
+  next[5] = LLVMBuildAdd(b, phi[5], em_int(e->i64, 0xBB67AE85), "");
+  em_repeat_end(e, &r, 10, phi, start, next, 6);
+  for (int i = 0; i < 4; i++) c[i] = LLVMBuildTrunc(b, next[i], em_like(n, e->i32), "");
 }
 
 /* seed, step: scalars. index: any lanes; each lane computes its whole block and takes one word of it. */
@@ -183,14 +187,13 @@ em_val em_philox(em *e, em_val seed, em_val step, em_val index, uint32_t stream)
   random_block(e, seed, step, LLVMBuildOr(b, block, LLVMBuildAnd(b, index, em_int(t, 15), ""), ""), stream, c);
   em_val word = LLVMBuildAnd(b, LLVMBuildLShr(b, index, em_int(t, 4), ""), em_int(t, 3), "");
   em_val odd = is(e, LLVMIntNE, LLVMBuildAnd(b, word, em_int(t, 1), ""), 0), high = is(e, LLVMIntUGE, word, 2);
-  return LLVMBuildTrunc(b, blend(e, high, blend(e, odd, c[3], c[2]), blend(e, odd, c[1], c[0])), em_like(index, e->i32), "");
+  return blend(e, high, blend(e, odd, c[3], c[2]), blend(e, odd, c[1], c[0]));
 }
 
 em_val em_philox_block(em *e, em_val seed, em_val step, em_val first, uint32_t stream, int n) {
   LLVMBuilderRef b = e->b;
   em_val block = LLVMBuildShl(b, LLVMBuildLShr(b, first, em_int(e->i64, 6), ""), em_int(e->i64, 4), ""), c[4];
   random_block(e, seed, step, LLVMBuildOr(b, em_splat(e, block, 16), em_lanes(e->i64, 16, 0, 1), ""), stream, c);
-  for (int i = 0; i < 4; i++) c[i] = LLVMBuildTrunc(b, c[i], em_widen(e->i32, 16), "");
   int all[64];
   for (int i = 0; i < 64; i++) all[i] = i;
   em_val bit4 = is(e, LLVMIntNE, LLVMBuildAnd(b, first, em_int(e->i64, 16), ""), 0), bit5 = is(e, LLVMIntNE, LLVMBuildAnd(b, first, em_int(e->i64, 32), ""), 0);

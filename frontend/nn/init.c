@@ -1,5 +1,5 @@
-/* init.c: how parameters start. Element i of the parameter NAME under a seed is a function of these three alone: the counter of one
- * Philox block is (i, hash of NAME), so that adding a layer, or declaring layers in another order, changes no other value. */
+/* init.c: how parameters start. Element i of the parameter NAME under a seed is a function of these three alone: two elements come from
+ * the Philox block of counter (i/2, hash of NAME), so that adding a layer, or declaring layers in another order, changes no other value. */
 #include "../frontend.h"
 
 /* FNV-1a, 64 bits. */
@@ -12,8 +12,9 @@ static uint64_t hash_name(const char *name) {
 /* 53 random bits in (0, 1). */
 static double unit(uint32_t a, uint32_t b) { return ((double)((uint64_t)a << 21 | b >> 11) + 0.5) * 0x1p-53; }
 
-static void draw(uint64_t seed, uint64_t name, uint64_t i, double *u, double *v) {
-  uint32_t words[4], counter[4] = {(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)name, (uint32_t)(name >> 32)}, key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+/* Two numbers in (0, 1). */
+static void draw(uint64_t seed, uint64_t name, uint64_t block, double *u, double *v) {
+  uint32_t words[4], counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)name, (uint32_t)(name >> 32)}, key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
   tt_philox(counter, key, words);
   *u = unit(words[0], words[1]);
   *v = unit(words[2], words[3]);
@@ -41,13 +42,19 @@ tt_status tt_init_fill(tt_init init, const char *name, uint64_t seed, tt_dtype t
   if (init.kind == TT_INIT_XAVIER_UNIFORM || init.kind == TT_INIT_KAIMING_UNIFORM) low = -sqrt(3) * std, width = 2 * sqrt(3) * std;
   if (init.kind == TT_INIT_XAVIER_NORMAL || init.kind == TT_INIT_KAIMING_NORMAL) normal = true;
   uint64_t hash = hash_name(name);
-  for (int64_t i = 0; i < n; i++) {
-    double u, v, x = low;
-    if (normal || width != 0) {
-      draw(seed, hash, (uint64_t)i, &u, &v);
-      x += normal ? std * sqrt(-2 * log(u)) * cos(2 * pi * v) : width * u;       /* Box & Muller 1958 */
+  bool constant = !normal && width == 0;
+  for (int64_t i = 0; i < n; i += 2) {
+    double x[2] = {low, low}, u, v;
+    if (!constant) draw(seed, hash, (uint64_t)i / 2, &u, &v);
+    if (normal) {          /* Box & Muller 1958 */
+      double r = std * sqrt(-2 * log(u));
+      x[0] += r * cos(2 * pi * v);
+      x[1] += r * sin(2 * pi * v);
+    } else if (!constant) {
+      x[0] += width * u;
+      x[1] += width * v;
     }
-    ir_store_double(t, out, i, x);
+    for (int k = 0; k < 2 && i + k < n; k++) ir_store_double(t, out, i + k, x[k]);
   }
   return TT_OK;
 }

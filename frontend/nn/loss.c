@@ -227,7 +227,7 @@ tt_val tt_cross_entropy_at(tt_here here, tt_val x, tt_val y, tt_cross_entropy_op
   const ir_node *n = ir_at(g, x.ref);
   if (n->op == IR_softmax && ir_int(n, "axis") == 1) {
     char at[200], from[200];
-    trace_warn(call.t, "warning: cross_entropy: its argument is a softmax already; the logits before it are used\n  at %s: softmax at %s\n"
+    trace_warn(call.t, "cross_entropy: its argument is a softmax already; the logits before it are used\n  at %s: softmax at %s\n"
                        "  fix: leave the softmax out of what is trained; cross_entropy takes logits",
                trace_place(g, g->at_origin, at, sizeof at), trace_place(g, n->origin, from, sizeof from));
     x.ref = n->args[0];

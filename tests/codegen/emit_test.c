@@ -335,7 +335,7 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
         int64_t end = 1 + below(20);
         int var = lp_var_add(k, "v", end), old = m->n_locals;
         lp_cursor inside;
-        lp_for(k, at, var, end > 4 && below(4) == 0 ? 1 + below(3) : 0, end, vector ? lane_counts[below(5)] : 1, &inside);
+        lp_for(k, at, var, end > 4 && below(4) == 0 ? 1 + below(3) : 0, end, vector ? below(8) == 0 ? 6 : lane_counts[below(5)] : 1, &inside);
         m->open[m->n_open++] = var;
         if (vector) m->in_vector = true;
         if (reduces) {      /* a reduction's local is not read in its loop */
@@ -372,6 +372,7 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
   m->n_locals = n_locals;
 }
 
+/* SITE * 20 elements are enough for a store under three loops of at most 20. */
 static lp_kernel *random_kernel(tt_dtype t) {
   maker m = {.k = lp_new("random", 3), .t = t};
   m.x = lp_buffer_add(m.k, "x", t, COUNT, false, false);
@@ -441,6 +442,76 @@ Test(emit, random_numbers) {
       ks[n++] = k;
     }
   check_all(ks, n, NULL);
+}
+
+/* What a guard protects is not touched when it is false: loads in the value of a guarded store, in the index of a guarded load, with scalar
+ * and vector guards; an empty buffer is never read. */
+Test(emit, guards_protect) {
+  static lp_kernel *ks[64];
+  int n = 0;
+  for (int kind = 0; kind < 4; kind++)
+    for (int l = 0; l < 5; l++)
+      for (int t = 0; t < 3; t++) {
+        static const tt_dtype types[] = {TT_F32, TT_I8, TT_F64};
+        lp_kernel *k = lp_new("guards", 6);
+        int x = lp_buffer_add(k, "x", types[t], 40, false, false), i = lp_buffer_add(k, "i", TT_I32, 40, false, false);
+        int nothing = lp_buffer_add(k, "nothing", types[t], 0, false, false), out = lp_buffer_add(k, "out", types[t], 6 * 50, true, false), j = lp_var_add(k, "j", 50);
+        lp_cursor at = {&k->body}, inside;
+        lp_for(k, &at, j, 0, 50, lane_counts[l], &inside);
+        lp_ref v = lp_var(k, j), task = lp_var(k, 0), to = lp_add(k, lp_mul(k, task, 50), v), by_lane = lp_op(k, IR_lt, TT_BOOL, v, lp_int(k, 40), 0);
+        lp_ref by_task = lp_op(k, IR_lt, TT_BOOL, task, lp_int(k, 3), 0), far = lp_mul(k, task, 18), none = lp_load(k, nothing, v, lp_op(k, IR_gt, TT_BOOL, v, lp_int(k, 99), 0), lp_const(k, types[t], 3));
+        lp_ref from_index = lp_op(k, IR_cast, TT_I64, lp_load(k, i, v, 0, 0), 0, 0);
+        if (kind == 0) emit_store(k, &inside, out, to, lp_op(k, IR_add, types[t], lp_load(k, x, v, 0, 0), none, 0), by_lane);
+        if (kind == 1) emit_store(k, &inside, out, to, lp_op(k, IR_add, types[t], lp_load(k, x, far, 0, 0), none, 0), by_task);
+        if (kind == 2) emit_store(k, &inside, out, to, lp_load(k, x, from_index, by_lane, lp_const(k, types[t], 7)), 0);
+        if (kind == 3) emit_store(k, &inside, out, to, lp_load(k, x, far, lp_op(k, IR_and, TT_BOOL, by_task, lp_op(k, IR_ge, TT_BOOL, v, lp_int(k, 9), 0), 0), none), 0);
+        ks[n++] = k;
+      }
+  check_all(ks, n, NULL);
+}
+
+/* The register tile of a product: its inner loop is loads and FMAs, and no spill, on AVX2 (6x16) and on AVX-512 (14x32). */
+Test(emit, tile_stays_in_registers) {
+  for (int level = 3; level <= 4; level++) {
+    enum { K = 64 };
+    int rows = level == 3 ? 6 : 14, lanes = level == 3 ? 16 : 32;
+    lp_kernel *k = lp_new("tile", 8);
+    int a = lp_buffer_add(k, "a", TT_F32, 8 * rows * K, false, false), b = lp_buffer_add(k, "b", TT_F32, K * lanes, false, false);
+    int out = lp_buffer_add(k, "out", TT_F32, 8 * rows * lanes, true, false), j = lp_var_add(k, "j", lanes), p = lp_var_add(k, "k", K), acc = lp_local_add(k, "acc", TT_F32, rows);
+    lp_cursor at = {&k->body}, inside, deepest;
+    lp_for(k, &at, j, 0, lanes, lanes, &inside);
+    emit_local(k, &inside, acc, lp_const(k, TT_F32, 0));
+    lp_for(k, &inside, p, 0, K, 1, &deepest);
+    lp_ref column = lp_load(k, b, lp_add(k, lp_mul(k, lp_var(k, p), lanes), lp_var(k, j)), 0, 0);
+    for (int r = 0; r < rows; r++) {
+      lp_ref row = lp_add(k, lp_mul(k, lp_var(k, 0), rows), lp_int(k, r));
+      emit_set(k, &deepest, LS_SET, IR_poison, acc, lp_int(k, r), lp_fma(k, lp_load(k, a, lp_add(k, lp_mul(k, row, K), lp_var(k, p)), 0, 0), column, lp_get(k, acc, lp_int(k, r))));
+      emit_store(k, &inside, out, lp_add(k, lp_mul(k, row, lanes), lp_var(k, j)), lp_get(k, acc, lp_int(k, r)), 0);
+    }
+    cg_cpu cpu;
+    tt_error err = {0};
+    cg_cpu_get("native", &cpu, NULL);
+    cpu = (cg_cpu){.name = level == 3 ? "x86-64-v3" : "x86-64-v4", .features = "", .level = level, .vector_bytes = level == 3 ? 32 : 64, .n_registers = level == 3 ? 16 : 32,
+                   .fma = true, .avx2 = true, .avx512 = level == 4, .f16c = true, .masks = true};
+    char *text = api()->text(&cpu, k, true, &err);
+    cr_assert(text, "%s", err.message);
+    int fma = 0, spills = 0;      /* of the innermost loop: between the last label before the FMAs and its jump */
+    char *first = strstr(text, "vfmadd"), *loop = first;
+    cr_assert(first, "%s", text);
+    while (loop > text && strncmp(loop, "\n.LBB", 5)) loop--;
+    for (char *line = loop + 1; *line; line = strchr(line, '\n') + 1) {
+      char *end = strchr(line, '\n');
+      *end = 0;
+      fma += strstr(line, "vfmadd") != NULL;
+      spills += strstr(line, "(%rsp)") != NULL;
+      bool last = strstr(line, "\tj") == line;
+      *end = '\n';
+      if (last) break;
+    }
+    cr_expect(fma == 2 * rows && spills == 0, "%d FMAs, %d spills in\n%s", fma, spills, text);
+    free(text);
+    lp_free(k);
+  }
 }
 
 /* A loop variable used outside of its loop is an error with the three parts, not a crash. */

@@ -183,6 +183,12 @@ WRONG(init_fans) {
   return tt_mul(x, tt_param(x, "gain", TT_SHAPE(32), tt_init_xavier_uniform(1)));
 }
 
+#line 1 "output_name.c"
+WRONG(output_name) {
+  tt_output(x.trace, "x", tt_relu(x));
+  return x;
+}
+
 #line 200 "errors_test.c"
 typedef struct { const char *name; tt_val (*function)(tt_val, void *); } wrong_model;
 #define ROW(name) {#name, name}
@@ -192,7 +198,7 @@ static const wrong_model models[] = {
     ROW(conv_rank), ROW(conv_groups), ROW(conv_padding), ROW(conv_window), ROW(conv_weight), ROW(pool_padding), ROW(linear_features),
     ROW(attention_rank), ROW(reshape_count), ROW(permute_axes), ROW(concat_sizes), ROW(select_index), ROW(einsum_letters), ROW(cross_entropy_labels),
     ROW(cross_entropy_real_labels), ROW(mse_shapes), ROW(dropout_probability), ROW(grad_of_tensor), ROW(assign_to_input), ROW(scope_left_open),
-    ROW(first_error_stays), ROW(batch_norm_one_value), ROW(init_fans)};
+    ROW(first_error_stays), ROW(batch_norm_one_value), ROW(init_fans), ROW(output_name)};
 
 static void check(const wrong_model *m) {
   char path[512], want[2048] = "";

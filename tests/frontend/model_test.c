@@ -64,37 +64,94 @@ static void *bound_input(rt_instance *run, const rt_program *p, const char *name
   return data;
 }
 
+typedef struct { tt_model *m; rt_program *p; rt_instance *run; int64_t *at; } stepper;
+
+/* A compiled step on one batch of nine images. */
+static stepper new_stepper(const char *backend, tt_compile_options o, double lr) {
+  tt_error err = {0};
+  stepper s = {.m = new_model(small, backend)};
+  o.train = true;
+  cr_assert_eq(tt_model_compile(s.m, TT_F32, &TT_SHAPE(9, 1, 6, 6), true, &o, &s.p, &err), TT_OK, "%s", err.message);
+  s.run = rt_instance_new(s.p, tt_model_team(s.m, &err), &err);
+  cr_assert_not_null(s.run, "%s", err.message);
+  cr_assert_eq(rt_params_bind(tt_model_params(s.m), s.run, &err), TT_OK, "%s", err.message);
+  tt_tensor *x = images(9);
+  cr_assert_eq(rt_bind(s.run, "x", x, &err), TT_OK, "%s", err.message);
+  tt_tensor_free(x);
+  int32_t *y = bound_input(s.run, s.p, "y");
+  for (int i = 0; i < 9; i++) y[i] = i % 3;
+  *(double *)bound_input(s.run, s.p, "lr") = lr;
+  *(uint64_t *)bound_input(s.run, s.p, "seed") = 5;
+  s.at = bound_input(s.run, s.p, "step");
+  return s;
+}
+
+static float step(stepper *s, int64_t i) {
+  tt_error err = {0};
+  *s->at = i;
+  cr_assert_eq(rt_run(s->run, &err), TT_OK, "%s", err.message);
+  return *(float *)tt_tensor_data(rt_bound(s->run, "loss"));
+}
+
+static const float *param(stepper *s, const char *name) {
+  rt_param *p = rt_params_find(tt_model_params(s->m), name);
+  cr_assert_not_null(p, "no parameter %s", name);
+  return tt_tensor_data(p->tensor);
+}
+
+static void free_stepper(stepper *s) {
+  rt_instance_free(s->run);
+  rt_program_free(s->p);
+  tt_model_free(s->m);
+}
+
 /* Ten steps on one batch; the losses. */
 static void steps(const char *backend, const char *optimizer, const char *hyper, double lr, double *losses) {
-  tt_error err = {0};
-  tt_model *m = new_model(small, backend);
-  rt_program *p;
-  cr_assert_eq(tt_model_compile(m, TT_F32, &TT_SHAPE(9, 1, 6, 6), true, &(tt_compile_options){.train = true, .optimizer = optimizer, .hyper = hyper}, &p, &err), TT_OK, "%s", err.message);
-  rt_instance *run = rt_instance_new(p, tt_model_team(m, &err), &err);
-  cr_assert_not_null(run, "%s", err.message);
-  cr_assert_eq(rt_params_bind(tt_model_params(m), run, &err), TT_OK, "%s", err.message);
-  tt_tensor *x = images(9);
-  cr_assert_eq(rt_bind(run, "x", x, &err), TT_OK, "%s", err.message);
-  int32_t *y = bound_input(run, p, "y");
-  for (int i = 0; i < 9; i++) y[i] = i % 3;
-  *(double *)bound_input(run, p, "lr") = lr;
-  *(uint64_t *)bound_input(run, p, "seed") = 5;
-  int64_t *at = bound_input(run, p, "step");
-  for (int64_t step = 0; step < 10; step++) {
-    *at = step;
-    cr_assert_eq(rt_run(run, &err), TT_OK, "%s", err.message);
-    losses[step] = *(float *)tt_tensor_data(rt_bound(run, "loss"));
-    cr_expect_leq(*(int64_t *)tt_tensor_data(rt_bound(run, "correct")), 9);
+  stepper s = new_stepper(backend, (tt_compile_options){.optimizer = optimizer, .hyper = hyper}, lr);
+  for (int64_t i = 0; i < 10; i++) {
+    losses[i] = step(&s, i);
+    cr_expect_leq(*(int64_t *)tt_tensor_data(rt_bound(s.run, "correct")), 9);
   }
-  rt_param *state = rt_params_find(tt_model_params(m), !strcmp(optimizer, "sgd") ? "fc.weight.momentum_buffer" : "fc.weight.exp_avg");
+  rt_param *state = rt_params_find(tt_model_params(s.m), !strcmp(optimizer, "sgd") ? "fc.weight.momentum_buffer" : "fc.weight.exp_avg");
   cr_assert_not_null(state);
   cr_expect(state->optimizer_state && !state->trainable);
-  cr_expect(!rt_params_find(tt_model_params(m), "bn.running_mean")->trainable);
-  cr_expect(rt_params_find(tt_model_params(m), "conv.weight")->trainable);
-  tt_tensor_free(x);
-  rt_instance_free(run);
-  rt_program_free(p);
-  tt_model_free(m);
+  cr_expect(!rt_params_find(tt_model_params(s.m), "bn.running_mean")->trainable);
+  cr_expect(rt_params_find(tt_model_params(s.m), "conv.weight")->trainable);
+  free_stepper(&s);
+}
+
+/* A group without an optimizer stays as it is; another has its own. */
+Test(model, groups_of_parameters) {
+  stepper s = new_stepper("interp", (tt_compile_options){.optimizer = "sgd", .groups = {{"conv", NULL, NULL}, {"fc", "adam", "beta1=0.5"}}}, 0.05);
+  float conv = param(&s, "conv.weight")[0], bn = param(&s, "bn.weight")[0], fc = param(&s, "fc.weight")[0];
+  step(&s, 0);
+  cr_expect_eq(param(&s, "conv.weight")[0], conv);
+  cr_expect_neq(param(&s, "bn.weight")[0], bn);
+  cr_expect(fabsf(fabsf(param(&s, "fc.weight")[0] - fc) - 0.05f) < 1e-3f, "the first step of adam is lr");
+  cr_expect_not_null(rt_params_find(tt_model_params(s.m), "fc.weight.exp_avg"));
+  cr_expect_null(rt_params_find(tt_model_params(s.m), "bn.weight.exp_avg"));
+  free_stepper(&s);
+}
+
+/* With clipping, lr = 1 and sgd, all parameters together move by the bound. */
+Test(model, clipping) {
+  static const char *const names[] = {"conv.weight", "conv.bias", "bn.weight", "bn.bias", "fc.weight", "fc.bias"};
+  static const int counts[] = {45, 5, 5, 5, 135, 3};
+  stepper s = new_stepper("interp", (tt_compile_options){.clip_norm = 0.01, .gradients = true}, 1);
+  float before[6][135];
+  double moved = 0, norm = 0;
+  for (int i = 0; i < 6; i++) memcpy(before[i], param(&s, names[i]), sizeof(float) * (size_t)counts[i]);
+  step(&s, 0);
+  for (int i = 0; i < 6; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "grad.%s", names[i]);
+    tt_tensor *g = rt_bound(s.run, name);
+    cr_assert_not_null(g, "no output %s", name);
+    for (int k = 0; k < counts[i]; k++) moved += pow(param(&s, names[i])[k] - before[i][k], 2), norm += pow(((float *)tt_tensor_data(g))[k], 2);
+  }
+  cr_expect(fabs(sqrt(moved) - 0.01) < 1e-4, "moved by %g", sqrt(moved));
+  cr_expect_gt(sqrt(norm), 0.0099);
+  free_stepper(&s);
 }
 
 Test(model, steps_in_the_interpreter) {
@@ -200,6 +257,46 @@ Test(model, wrong_words) {
   cr_expect(strstr(err.message, "no data to train on"), "%s", err.message);
   tt_tensor_free(x);
   tt_model_free(m);
+}
+
+/* The first step of a model of the table on made-up images: loss and gradients. */
+static stepper first_step(const model_info *info, model_config *c, const char *backend) {
+  tt_error err = {0};
+  stepper s = {.m = tt_model_new(info->function, c, &(tt_model_options){.name = info->name, .seed = 2, .backend = backend, .n_threads = 2}, &err)};
+  cr_assert_not_null(s.m, "%s", err.message);
+  tt_compile_options o = {.train = true, .gradients = true, .optimizer = info->optimizer, .hyper = info->hyper};
+  cr_assert_eq(tt_model_compile(s.m, TT_F32, &TT_SHAPE(4, 3, 16, 16), true, &o, &s.p, &err), TT_OK, "%s", err.message);
+  s.run = rt_instance_new(s.p, tt_model_team(s.m, &err), &err);
+  cr_assert_not_null(s.run, "%s", err.message);
+  cr_assert_eq(rt_params_bind(tt_model_params(s.m), s.run, &err), TT_OK, "%s", err.message);
+  float *x = bound_input(s.run, s.p, "x");
+  for (int i = 0; i < 4 * 3 * 16 * 16; i++) x[i] = (float)sin(0.37 * i + i % 5);
+  int32_t *y = bound_input(s.run, s.p, "y");
+  for (int i = 0; i < 4; i++) y[i] = i % 10;
+  *(double *)bound_input(s.run, s.p, "lr") = 0.01;
+  if (rt_slot_find(s.p, "step") >= 0) bound_input(s.run, s.p, "step");
+  if (rt_slot_find(s.p, "seed") >= 0) bound_input(s.run, s.p, "seed");
+  cr_assert_eq(rt_run(s.run, &err), TT_OK, "%s", err.message);
+  return s;
+}
+
+Test(model, every_model_in_the_jit) {
+  for (const model_info *info = model_table; info->name; info++) {
+    model_config c = {10};
+    stepper a = first_step(info, &c, "interp"), b = first_step(info, &c, "jit");
+    int compared = 0;
+    for (uint32_t i = 0; i < a.p->n_slots; i++) {
+      const rt_slot *slot = &a.p->slots[i];
+      if (slot->kind != RT_OUTPUT || slot->dtype != TT_F32) continue;
+      const float *p = tt_tensor_data(rt_bound(a.run, slot->name)), *q = tt_tensor_data(rt_bound(b.run, slot->name));
+      double largest = 0, off = 0;
+      for (int64_t k = 0; k < tt_shape_count(&slot->shape); k++) largest = fmax(largest, fabs(p[k])), off = fmax(off, fabs((double)p[k] - q[k]));
+      cr_expect(off <= 2e-4 * (largest + 1e-3), "%s: %s is off by %g of %g", info->name, slot->name, off, largest);
+      compared++;
+    }
+    cr_expect_gt(compared, 5);
+    free_stepper(&a), free_stepper(&b);
+  }
 }
 
 static tt_val classes10(tt_val x, void *arg) {

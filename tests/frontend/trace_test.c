@@ -117,6 +117,31 @@ Test(trace, mlp_shapes) {
   ir_graph_free(g);
 }
 
+static tt_val halved(tt_val x, void *arg) { return tt_mul(tt_linear(x, "inner", 6), *(double *)arg); }
+
+/* Every kind of layer as data: numbers count all layers, those without parameters too. */
+Test(trace, sequential_layers) {
+  double half = 0.5;
+  tt_trace *t = tt_trace_new("all", true);
+  tt_val x = tt_input(t, "x", TT_F32, TT_SHAPE(4, 3, 16, 16));
+  tt_scope_push(x, "net");
+  tt_val y = tt_sequential(x,
+    TT_CONV2D(8, 3, .padding = 1, .groups = 1), TT_BATCH_NORM, TT_GELU, TT_MAX_POOL2D(2), TT_AVG_POOL2D(2, .stride = 1), TT_ADAPTIVE_AVG_POOL2D(2),
+    TT_FLATTEN, TT_LAYER_NORM(1, .eps = 1e-3), TT_LINEAR(12, .no_bias = true), TT_SIGMOID, TT_DROPOUT(0.2), TT_SELF_ATTENTION(6), TT_TANH,
+    TT_FUNCTION(halved, &half), TT_RELU, TT_SOFTMAX);
+  tt_scope_pop(x);
+  tt_shape s = tt_shape_of(y);
+  cr_expect(tt_shape_equal(&s, &TT_SHAPE(4, 6)));
+  tt_output(t, "y", y);
+  ir_graph *g = finish(t);
+  static const char *const names[] = {"net.0.weight", "net.0.bias", "net.1.running_var", "net.7.weight", "net.8.weight", "net.11.q.weight", "net.11.out.bias", "net.13.inner.weight", "seed", "step"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) cr_expect_neq(ir_find(g, names[i]), 0, "%s is missing", names[i]);
+  cr_expect_eq(ir_find(g, "net.8.bias"), 0);
+  cr_expect_eq(count_op(g, IR_dropout), 1);
+  same_after_parsing(g);
+  ir_graph_free(g);
+}
+
 /* -- Gradients ---------------------------------------------------------------------------------------------------------- */
 
 enum { N_W = 12 };

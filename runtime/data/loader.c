@@ -1,0 +1,222 @@
+/* loader.c: batches made ahead of time by threads of their own.
+ *
+ * Batches of all epochs have one number, and the ring has a place for each of the next few. A thread takes the next number whose
+ * place is free, fills it without the lock, and marks it ready; the caller takes numbers in order. What is in a batch depends on
+ * seed, epoch and batch only, because nothing is drawn in sequence: the order of an epoch is a keyed permutation that can be
+ * asked for any place, crops and flips are Philox words of the sample's place. So seeking is setting a number, the number of
+ * threads changes nothing, and training that resumes sees what it would have seen. */
+#define _GNU_SOURCE
+#include "../runtime.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STREAM_ORDER = 0x6f726465, STREAM_AUGMENT = 0x6175676d, ROUNDS = 6 };
+
+typedef enum { FREE, FILLING, READY, HELD } state;
+typedef struct { tt_tensor *x, *y; state state; int64_t number, count; } place;
+
+struct tt_loader {
+  tt_dataset d;
+  tt_loader_options o;
+  int64_t n_batches;
+  float table[4][256];             /* of each channel: byte to normalized number */
+  place *ring;
+  int n_places, n_threads;
+  pthread_t *threads;
+  pthread_mutex_t lock;
+  pthread_cond_t work, done;       /* a place became free or the position moved; a place became ready */
+  int64_t next_taken, next_given;  /* numbers: for a thread, for the caller */
+  int64_t held;                    /* place of the batch that the caller has; -1: none */
+  uint64_t seeks;                  /* what was begun before a seek is dropped */
+  bool quit;
+};
+
+static uint32_t word(const tt_loader *l, int64_t epoch, uint32_t stream, uint64_t i) {
+  uint32_t out[4];
+  tt_philox((uint32_t[4]){(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)epoch, stream}, (uint32_t[2]){(uint32_t)l->o.seed, (uint32_t)(l->o.seed >> 32)}, out);
+  return out[0];
+}
+
+/* Sample at place p of an epoch. A Feistel network permutes the numbers below a power of four; what falls beyond n goes through it again. */
+static int64_t shuffled(const tt_loader *l, int64_t epoch, int64_t p) {
+  int half = 1;
+  while (half < 31 && (int64_t)1 << 2 * half < l->d.n) half++;
+  uint64_t mask = ((uint64_t)1 << half) - 1, v = (uint64_t)p;
+  do {
+    uint64_t left = v >> half, right = v & mask;
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+      uint64_t mixed = left ^ (word(l, epoch, STREAM_ORDER, round << 32 | right) & mask);
+      left = right;
+      right = mixed;
+    }
+    v = left << half | right;
+  } while (v >= (uint64_t)l->d.n);
+  return (int64_t)v;
+}
+
+static void copy_image(const tt_loader *l, int64_t sample, int64_t epoch, int64_t p, float *to) {
+  int64_t h = l->d.height, w = l->d.width, pad = l->o.crop, dy = 0, dx = 0;
+  bool flip = false;
+  if (pad || l->o.flip) {
+    uint32_t a = word(l, epoch, STREAM_AUGMENT, 2 * (uint64_t)p), b = word(l, epoch, STREAM_AUGMENT, 2 * (uint64_t)p + 1);
+    dy = (int64_t)(a % (uint32_t)(2 * pad + 1)) - pad;
+    dx = (int64_t)(b % (uint32_t)(2 * pad + 1)) - pad;
+    flip = l->o.flip && a >> 31;
+  }
+  for (int64_t c = 0; c < l->d.channels; c++) {
+    const uint8_t *from = l->d.pixels + (sample * l->d.channels + c) * h * w;
+    const float *table = l->table[c];
+    for (int64_t y = 0; y < h; y++, to += w) {
+      bool row = y + dy >= 0 && y + dy < h;
+      const uint8_t *line = from + (row ? (y + dy) * w : 0);
+      if (row && !dx && !flip) {
+        for (int64_t x = 0; x < w; x++) to[x] = table[line[x]];
+        continue;
+      }
+      for (int64_t x = 0; x < w; x++) {
+        int64_t at = (flip ? w - 1 - x : x) + dx;
+        to[x] = table[row && at >= 0 && at < w ? line[at] : 0];              /* zeros of the picture, then normalized */
+      }
+    }
+  }
+}
+
+static void fill(const tt_loader *l, place *q) {
+  int64_t epoch = q->number / l->n_batches, first = q->number % l->n_batches * l->o.batch, size = l->d.channels * l->d.height * l->d.width;
+  float *x = tt_tensor_data(q->x);
+  int32_t *y = tt_tensor_data(q->y);
+  q->count = l->d.n - first < l->o.batch ? l->d.n - first : l->o.batch;
+  for (int64_t i = 0; i < l->o.batch; i++) {
+    int64_t p = (first + i) % l->d.n, sample = l->o.shuffle ? shuffled(l, epoch, p) : p;
+    copy_image(l, sample, epoch, first + i, x + i * size);
+    y[i] = l->d.labels[sample];
+  }
+}
+
+static void *work(void *arg) {
+  tt_loader *l = arg;
+  pthread_mutex_lock(&l->lock);
+  for (;;) {
+    place *q = &l->ring[l->next_taken % l->n_places];
+    if (l->quit) break;
+    if (q->state != FREE) {
+      pthread_cond_wait(&l->work, &l->lock);
+      continue;
+    }
+    uint64_t seeks = l->seeks;
+    q->state = FILLING;
+    q->number = l->next_taken++;
+    pthread_mutex_unlock(&l->lock);
+    fill(l, q);
+    pthread_mutex_lock(&l->lock);
+    q->state = seeks == l->seeks ? READY : FREE;
+    pthread_cond_broadcast(q->state == READY ? &l->done : &l->work);
+  }
+  pthread_mutex_unlock(&l->lock);
+  return NULL;
+}
+
+static tt_status check(const tt_dataset *d, const tt_loader_options *o, tt_error *err) {
+  if (d->channels < 1 || d->channels > 4 || d->n < 1) return tt_fail(err, TT_INVALID, "error: a loader wants at least one image of 1 to 4 channels, not %lld of %lld\n  at data set %s\n  fix: open another data set", (long long)d->n, (long long)d->channels, d->name);
+  if (o->batch < 1 || (o->drop_last && o->batch > d->n)) return tt_fail(err, TT_INVALID, "error: batches of %lld cannot be made of %lld images\n  at data set %s\n  fix: choose a batch of 1 to %lld, or do not drop the last one", (long long)o->batch, (long long)d->n, d->name, (long long)d->n);
+  if (o->crop < 0 || o->crop > d->height || o->crop > d->width) return tt_fail(err, TT_INVALID, "error: crop %d is out of range\n  at data set %s of %lld x %lld\n  fix: use 0 to %lld", o->crop, d->name, (long long)d->height, (long long)d->width, (long long)(d->height < d->width ? d->height : d->width));
+  if (o->n_threads < 0 || o->n_threads > 256) return tt_fail(err, TT_INVALID, "error: a loader of %d threads\n  at data set %s\n  fix: use 1 to 256, or 0 for one", o->n_threads, d->name);
+  return TT_OK;
+}
+
+static bool make_places(tt_loader *l, tt_error *err) {
+  tt_shape image = {4, {l->o.batch, l->d.channels, l->d.height, l->d.width}}, flat = {2, {l->o.batch, l->d.channels * l->d.height * l->d.width}}, labels = {1, {l->o.batch}};
+  for (int i = 0; i < l->n_places; i++) {
+    l->ring[i].x = tt_tensor_new(TT_F32, l->o.flatten ? &flat : &image, err);
+    l->ring[i].y = l->ring[i].x ? tt_tensor_new(TT_I32, &labels, err) : NULL;
+    if (!l->ring[i].y) return false;
+  }
+  return true;
+}
+
+tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_error *err) {
+  if (check(d, o, err) != TT_OK) return NULL;
+  tt_loader *l = calloc(1, sizeof *l);
+  int n_threads = o->n_threads ? o->n_threads : 1;
+  if (l) {
+    l->d = *d;
+    l->o = *o;
+    l->held = -1;
+    l->n_batches = o->drop_last ? d->n / o->batch : (d->n - 1) / o->batch + 1;
+    l->n_places = n_threads + 2;                         /* one held, one being waited for, one for each thread */
+    l->ring = calloc((size_t)l->n_places, sizeof *l->ring);
+    l->threads = calloc((size_t)n_threads, sizeof *l->threads);
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->done, NULL);
+    for (int64_t c = 0; c < d->channels; c++)
+      for (int v = 0; v < 256; v++) l->table[c][v] = ((float)v / 255 - d->mean[c]) / d->std[c];
+  }
+  if (!l || !l->ring || !l->threads) {
+    tt_fail(err, TT_NO_MEMORY, "error: no memory for a loader\n  at data set %s\n  fix: use a machine with more memory", d->name);
+    tt_loader_free(l);
+    return NULL;
+  }
+  if (!make_places(l, err)) {
+    tt_loader_free(l);
+    return NULL;
+  }
+  for (; l->n_threads < n_threads; l->n_threads++) {
+    int failure = pthread_create(&l->threads[l->n_threads], NULL, work, l);
+    if (!failure) continue;
+    tt_fail(err, TT_NO_MEMORY, "error: thread %d of a loader could not be started: %s\n  at data set %s\n  fix: use fewer loader threads, or raise the limit (ulimit -u)", l->n_threads, strerror(failure), d->name);
+    tt_loader_free(l);
+    return NULL;
+  }
+  return l;
+}
+
+void tt_loader_free(tt_loader *l) {
+  if (!l) return;
+  pthread_mutex_lock(&l->lock);
+  l->quit = true;
+  pthread_cond_broadcast(&l->work);
+  pthread_mutex_unlock(&l->lock);
+  for (int i = 0; i < l->n_threads; i++) pthread_join(l->threads[i], NULL);
+  for (int i = 0; l->ring && i < l->n_places; i++) {
+    tt_tensor_free(l->ring[i].x);
+    tt_tensor_free(l->ring[i].y);
+  }
+  pthread_cond_destroy(&l->done);
+  pthread_cond_destroy(&l->work);
+  pthread_mutex_destroy(&l->lock);
+  free(l->threads);
+  free(l->ring);
+  free(l);
+}
+
+int64_t tt_loader_batches(const tt_loader *l) { return l->n_batches; }
+
+void tt_loader_seek(tt_loader *l, int64_t epoch, int64_t batch) {
+  pthread_mutex_lock(&l->lock);
+  l->seeks++;
+  l->next_taken = l->next_given = (epoch < 0 ? 0 : epoch) * l->n_batches + (batch < 0 ? 0 : batch);
+  for (int i = 0; i < l->n_places; i++)
+    if (l->ring[i].state == READY) l->ring[i].state = FREE;
+  pthread_cond_broadcast(&l->work);
+  pthread_mutex_unlock(&l->lock);
+}
+
+tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err) {
+  (void)err;                       /* images are checked when they are opened: making a batch cannot fail */
+  pthread_mutex_lock(&l->lock);
+  if (l->held >= 0) {
+    l->ring[l->held].state = FREE;
+    pthread_cond_broadcast(&l->work);
+  }
+  l->held = l->next_given % l->n_places;
+  place *q = &l->ring[l->held];
+  while (q->state != READY) pthread_cond_wait(&l->done, &l->lock);
+  q->state = HELD;
+  l->next_given++;
+  *b = (tt_batch){q->x, q->y, q->count, q->number / l->n_batches, q->number % l->n_batches};
+  pthread_mutex_unlock(&l->lock);
+  return TT_OK;
+}
