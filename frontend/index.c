@@ -19,7 +19,8 @@ tt_val tt_gather_at(tt_here here, tt_val x, int axis, tt_val index) {
   OPEN("gather", here, x, index);
   AXIS(i, axis, x);
   INTEGER(index);
-  if (tt_rank(index) != tt_rank(x)) WRONG("give an index of x's rank; tt_index_select takes a list", "ranks differ, %d and %d", tt_rank(x), tt_rank(index));
+  if (tt_rank(index) != tt_rank(x))
+    WRONG("give an index of x's rank; tt_index_select takes a list", "ranks differ, %d and %d", tt_rank(x), tt_rank(index));
   ir_ref y = cut_to(g, x, index, i);
   if (!y) WRONG("broadcast x first", "the index is larger than x outside of axis %d", i);
   DONE(ir_gather(g, y, ir_cast(g, index.ref, TT_I64), i));
@@ -30,7 +31,8 @@ tt_val tt_scatter_add_at(tt_here here, tt_val x, int axis, tt_val index, tt_val 
   AXIS(i, axis, x);
   INTEGER(index);
   if (tt_rank(index) != tt_rank(x) || tt_rank(src) != tt_rank(x)) WRONG("give all three one rank", "ranks differ");
-  if (tt_dtype_of(x) != tt_dtype_of(src)) WRONG("use tt_cast on src", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(x)), tt_dtype_name(tt_dtype_of(src)));
+  if (tt_dtype_of(x) != tt_dtype_of(src))
+    WRONG("use tt_cast on src", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(x)), tt_dtype_name(tt_dtype_of(src)));
   for (int k = 0; k < tt_rank(x); k++)
     if (tt_dim(index, k) > tt_dim(src, k) || (k != i && tt_dim(index, k) != tt_dim(x, k)))
       WRONG("index must not exceed src, and equal x but along the axis", "sizes do not fit in axis %d", k);

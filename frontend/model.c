@@ -29,7 +29,8 @@ tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options 
   if (m) {
     m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads;
     m->params = rt_params_new();
-    if (m->params && copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend) && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip)) return m;
+    bool copied = copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend);
+    if (copied && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip) && m->params) return m;
   }
   tt_model_free(m);
   tt_fail(err, TT_NO_MEMORY, "error: no memory for a model\n  at tt_model_new\n  fix: free memory");
@@ -75,7 +76,10 @@ static bool file_has(tt_safetensors *f, const char *name) {
 /* The file's tensor `name` in type t and shape s, or an error. */
 static tt_tensor *from_file(tt_safetensors *f, const char *path, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
   char want[120], have[120];
-  if (!file_has(f, name)) return tt_fail(err, TT_INVALID, "error: the weights have no tensor \"%s\"\n  at %s\n  fix: load weights that were saved from this model", name, path), NULL;
+  if (!file_has(f, name)) {
+    tt_fail(err, TT_INVALID, "error: the weights have no tensor \"%s\"\n  at %s\n  fix: load weights that were saved from this model", name, path);
+    return NULL;
+  }
   tt_tensor *x = tt_safetensors_get(f, name, err), *y = NULL;
   if (!x) return NULL;
   tt_shape got = tt_tensor_shape(x);
@@ -105,7 +109,8 @@ static tt_status join(tt_model *m, const tt_trace *t, tt_error *err) {
       char was[120], is[120];
       tt_shape s = tt_tensor_shape(old->tensor);
       if (tt_tensor_dtype(old->tensor) != p->dtype || !tt_shape_equal(&s, &p->shape))
-        return tt_fail(err, TT_INVALID, "error: the parameter \"%s\" is %s here, but the model has it as %s\n  at %s:%d\n  fix: use one model for one size and type of input", p->name,
+        return tt_fail(err, TT_INVALID,
+                       "error: the parameter \"%s\" is %s here, but the model has it as %s\n  at %s:%d\n  fix: use one model for one size and type of input", p->name,
                        tt_type_text(p->dtype, &p->shape, is, sizeof is), tt_type_text(tt_tensor_dtype(old->tensor), &s, was, sizeof was), p->file, p->line);
       continue;
     }
@@ -155,7 +160,8 @@ tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
 
 tt_status tt_model_save(tt_model *m, const char *path, tt_error *err) {
   int n = rt_params_count(m->params), used = 0;
-  if (!n) return tt_fail(err, TT_INVALID, "error: the model has no parameters yet\n  at tt_model_save to %s\n  fix: train it or predict with it first", path);
+  if (!n) return tt_fail(err, TT_INVALID,
+                         "error: the model has no parameters yet\n  at tt_model_save to %s\n  fix: train it or predict with it first", path);
   tt_named_tensor *list = malloc(sizeof *list * (size_t)n);
   if (!list) return tt_fail(err, TT_NO_MEMORY, "error: no memory for %d names\n  at tt_model_save\n  fix: free memory", n);
   for (int i = 0; i < n; i++) {
@@ -239,7 +245,8 @@ static tt_status add_state(tt_model *m, const rt_program *p, tt_error *err) {
   return TT_OK;
 }
 
-tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *options, rt_program **program, tt_error *err) {
+tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *options, rt_program **program,
+                           tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
   tt_compile_options o = options ? *options : (tt_compile_options){0};

@@ -27,7 +27,7 @@ tt_val tt_reshape_at(tt_here here, tt_val x, tt_shape shape) {
   for (int i = 0; i < shape.rank; i++) {
     if (shape.dim[i] == -1 && open < 0) open = i;
     else if (shape.dim[i] < 0) WRONG("at most one dimension may be -1", "dimension %d is %lld", i, (long long)shape.dim[i]);
-    else known *= shape.dim[i];
+    else if (__builtin_mul_overflow(known, shape.dim[i], &known)) WRONG("make it smaller", "the shape has too many elements to count");
   }
   if (open >= 0 ? known == 0 || have % known : known != have)
     WRONG("the number of elements must stay; one dimension may be -1", "%lld elements do not fit %s", (long long)have,
@@ -41,7 +41,9 @@ tt_val tt_flatten_at(tt_here here, tt_val x, int start_axis) {
   tt_shape s = tt_shape_of(x);
   if (!s.rank) DONE(ir_reshape(g, x.ref, TT_SHAPE(1)));
   AXIS(first, start_axis, x);
-  for (int i = first + 1; i < s.rank; i++) s.dim[first] *= s.dim[i];
+  tt_shape tail = {.rank = s.rank - first};
+  for (int i = 0; i < tail.rank; i++) tail.dim[i] = s.dim[first + i];
+  s.dim[first] = tt_shape_count(&tail);
   s.rank = first + 1;
   DONE(ir_reshape(g, x.ref, s));
 }
@@ -85,7 +87,8 @@ tt_val tt_broadcast_to_at(tt_here here, tt_val x, tt_shape shape) {
   tt_shape from = tt_shape_of(x), s;
   char text[120];
   if (from.rank > shape.rank || !trace_broadcasts(&from, &shape, &s) || !tt_shape_equal(&s, &shape))
-    WRONG("sizes must be equal, or 1 in x, from the last axis on", "it does not broadcast to %s", tt_type_text(tt_dtype_of(x), &shape, text, sizeof text));
+    WRONG("sizes must be equal, or 1 in x, from the last axis on", "it does not broadcast to %s",
+          tt_type_text(tt_dtype_of(x), &shape, text, sizeof text));
   DONE(ir_broadcast_to(g, x.ref, shape));
 }
 
@@ -107,7 +110,8 @@ tt_val tt_select_at(tt_here here, tt_val x, int axis, int64_t index) {
   OPEN("select", here, x);
   AXIS(i, axis, x);
   int64_t n = tt_dim(x, i), at = index < 0 ? index + n : index;
-  if (at < 0 || at >= n) WRONG("count from 0, or from the end with negative numbers", "index %lld is outside of axis %d of size %lld", (long long)index, i, (long long)n);
+  if (at < 0 || at >= n)
+    WRONG("count from 0, or from the end with negative numbers", "index %lld is outside of axis %d of size %lld", (long long)index, i, (long long)n);
   return tt_squeeze_at(here, (tt_val){x.trace, ir_slice_axis(g, x.ref, i, at, at + 1, 1)}, i);
 }
 
@@ -128,20 +132,23 @@ tt_val tt_pad_at(tt_here here, tt_val x, tt_ints pads, tt_pad_mode mode, double 
   OPEN("pad", here, x);
   int rank = tt_rank(x);
   int64_t lo[TT_MAX_RANK] = {0}, hi[TT_MAX_RANK] = {0}, interior[TT_MAX_RANK] = {0};
-  if (pads.n % 2 || pads.n > 2 * rank) WRONG("give lo, hi of the last axis, then of the one before, ...", "%d numbers do not go with rank %d", pads.n, rank);
+  if (pads.n % 2 || pads.n > 2 * rank)
+    WRONG("give lo, hi of the last axis, then of the one before, ...", "%d numbers do not go with rank %d", pads.n, rank);
   tt_val y = x;
   for (int k = 0; k < pads.n / 2 && y.ref; k++) {
     int i = rank - 1 - k;
     int64_t a = pads.v[2 * k], b = pads.v[2 * k + 1], n = tt_dim(x, i);
     if (mode == TT_PAD_CONSTANT) {
-      if (n + (a < 0 ? a : 0) + (b < 0 ? b : 0) < 0) WRONG("cut off less", "axis %d of size %lld cannot lose %lld", i, (long long)n, (long long)-((a < 0 ? a : 0) + (b < 0 ? b : 0)));
+      if (n + (a < 0 ? a : 0) + (b < 0 ? b : 0) < 0)
+        WRONG("cut off less", "axis %d of size %lld cannot lose %lld", i, (long long)n, (long long)-((a < 0 ? a : 0) + (b < 0 ? b : 0)));
       if (a < 0 || b < 0) y.ref = ir_slice_axis(g, y.ref, i, a < 0 ? -a : 0, b < 0 ? n + b : n, 1);
       lo[i] = a > 0 ? a : 0;
       hi[i] = b > 0 ? b : 0;
       continue;
     }
     if (a < 0 || b < 0) WRONG("use tt_slice to cut off", "the padding of axis %d is negative", i);
-    if (mode == TT_PAD_REFLECT && (a >= n || b >= n)) WRONG("pad by less than the size", "axis %d of size %lld cannot be reflected by %lld", i, (long long)n, (long long)(a > b ? a : b));
+    if (mode == TT_PAD_REFLECT && (a >= n || b >= n))
+      WRONG("pad by less than the size", "axis %d of size %lld cannot be reflected by %lld", i, (long long)n, (long long)(a > b ? a : b));
     if (mode == TT_PAD_REPLICATE && n == 0 && (a || b)) WRONG("give an axis of at least one element", "axis %d is empty", i);
     y.ref = pad_axis(g, y, i, a, b, mode);
   }
@@ -177,7 +184,10 @@ tt_val tt_stack_at(tt_here here, const tt_val *xs, int n, int axis) {
   if (!trace_axis(&call, axis, tt_rank(xs[0]) + 1, &i)) DONE(0);
   tt_val *wide = malloc(sizeof *wide * (size_t)n), r = {call.t, 0};
   if (!wide) tt_fail(&call.g->error, TT_NO_MEMORY, "error: stack: no memory for %d arguments\n  at the trace\n  fix: join fewer", n);
-  for (int k = 0; k < n && wide; k++) wide[k] = (tt_val){call.t, tt_rank(xs[k]) < TT_MAX_RANK && i <= tt_rank(xs[k]) ? ir_expand_dims(call.g, xs[k].ref, i) : xs[k].ref};
+  for (int k = 0; k < n && wide; k++) {
+    bool room = tt_rank(xs[k]) < TT_MAX_RANK && i <= tt_rank(xs[k]);
+    wide[k] = (tt_val){call.t, room ? ir_expand_dims(call.g, xs[k].ref, i) : xs[k].ref};
+  }
   if (wide) r = tt_concat_at(here, wide, n, i);
   free(wide);
   return r;
@@ -235,7 +245,8 @@ tt_val tt_repeat_at(tt_here here, tt_val x, tt_ints repeats) {
   while (s.rank < repeats.n) s = inserted(s, 0, 1);
   tt_val y = {x.trace, ir_reshape(g, x.ref, s)};
   for (int i = 0; i < repeats.n && y.ref; i++) {
-    if (repeats.v[i] < 0) WRONG("give numbers of at least 0", "axis %d is to be repeated %lld times", i, (long long)repeats.v[i]);
+    if (repeats.v[i] < 0 || repeats.v[i] > INT32_MAX)
+      WRONG("give numbers of at least 0, within reason", "axis %d is to be repeated %lld times", i, (long long)repeats.v[i]);
     if (repeats.v[i] == 1) continue;
     if (tt_dim(y, i) == 1) y.ref = ir_broadcast_to(g, y.ref, replaced(y, i, repeats.v[i]));
     else if (tt_rank(y) == TT_MAX_RANK) WRONG("reshape it to fewer axes first", "rank %d has no room", TT_MAX_RANK);
@@ -248,7 +259,7 @@ tt_val tt_repeat_interleave_at(tt_here here, tt_val x, int64_t repeats, int axis
   OPEN("repeat_interleave", here, x);
   ROOM_FOR_AXIS(x);
   AXIS(i, axis, x);
-  if (repeats < 0) WRONG("give a number of at least 0", "%lld repeats", (long long)repeats);
+  if (repeats < 0 || repeats > INT32_MAX) WRONG("give a number of at least 0, within reason", "%lld repeats", (long long)repeats);
   return repeat_axis(x, i, repeats, false);
 }
 
@@ -287,14 +298,15 @@ tt_val tt_unfold_at(tt_here here, tt_val x, int axis, int64_t size, int64_t step
   ROOM_FOR_AXIS(x);
   AXIS(i, axis, x);
   if (size < 1 || step < 1 || size > tt_dim(x, i))
-    WRONG("windows must fit, and steps be at least 1", "windows of %lld, step %lld, on axis %d of size %lld", (long long)size, (long long)step, i, (long long)tt_dim(x, i));
+    WRONG("windows must fit, and steps be at least 1", "windows of %lld, step %lld, on axis %d of size %lld", (long long)size, (long long)step, i,
+          (long long)tt_dim(x, i));
   DONE(ir_unfold(g, x.ref, i, size, step, 1));
 }
 
 tt_val tt_pixel_shuffle_at(tt_here here, tt_val x, int64_t factor) {
   OPEN("pixel_shuffle", here, x);
-  if (tt_rank(x) != 4 || factor < 1 || tt_dim(x, 1) % (factor * factor))
-    WRONG("give [N, C*f*f, H, W]", "a factor of %lld needs rank 4 and a multiple of %lld channels", (long long)factor, (long long)(factor * factor));
+  if (tt_rank(x) != 4 || factor < 1 || factor > INT16_MAX || tt_dim(x, 1) % (factor * factor))
+    WRONG("give [N, C*f*f, H, W]", "a factor of %lld needs rank 4 and a multiple of its square in channels", (long long)factor);
   int64_t f = factor, n = tt_dim(x, 0), c = tt_dim(x, 1) / (f * f), h = tt_dim(x, 2), w = tt_dim(x, 3);
   ir_ref r = ir_reshape(g, x.ref, TT_SHAPE(n, c, f, f, h, w));
   if (r) r = ir_permute(g, r, (const int[]){0, 1, 4, 2, 5, 3});

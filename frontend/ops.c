@@ -194,7 +194,8 @@ tt_val tt_where_at(tt_here here, tt_val condition, tt_operand a, tt_operand b) {
   trace_close(&both);
   if (a.is_number && b.is_number) WRONG("make one of them a value with tt_scalar", "both branches are numbers, which have no type");
   if (!good) DONE(0);
-  if (tt_dtype_of(condition) != TT_BOOL) WRONG("compare it with something: tt_gt(x, 0)", "the condition is %s, not bool", tt_dtype_name(tt_dtype_of(condition)));
+  if (tt_dtype_of(condition) != TT_BOOL)
+    WRONG("compare it with something: tt_gt(x, 0)", "the condition is %s, not bool", tt_dtype_name(tt_dtype_of(condition)));
   tt_shape s, p = tt_shape_of(x), q = tt_shape_of(y), c = tt_shape_of(condition);
   trace_broadcasts(&p, &q, &s);
   if (!trace_broadcasts(&s, &c, &s)) WRONG("sizes must be equal, or 1, from the last axis on", "the condition does not broadcast with the branches");

@@ -11,7 +11,8 @@ static tt_shape with_matrix(tt_shape batch, int64_t rows, int64_t columns) {
 tt_val tt_matmul_at(tt_here here, tt_val a, tt_val b) {
   OPEN("matmul", here, a, b);
   tt_shape p = tt_shape_of(a), q = tt_shape_of(b), batch;
-  if (tt_dtype_of(a) != tt_dtype_of(b)) WRONG("use tt_cast on one of them", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(a)), tt_dtype_name(tt_dtype_of(b)));
+  if (tt_dtype_of(a) != tt_dtype_of(b))
+    WRONG("use tt_cast on one of them", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(a)), tt_dtype_name(tt_dtype_of(b)));
   if (!tt_dtype_in(tt_dtype_of(a), TT_NUM)) WRONG("use tt_cast to make them f32", "it takes no %s", tt_dtype_name(tt_dtype_of(a)));
   if (!p.rank || !q.rank) WRONG("use tt_mul to scale by a number", "a scalar is no matrix");
   bool left = p.rank == 1, right = q.rank == 1;
@@ -19,8 +20,11 @@ tt_val tt_matmul_at(tt_here here, tt_val a, tt_val b) {
   if (right) q = TT_SHAPE(q.dim[0], 1);
   int64_t m = p.dim[p.rank - 2], k = p.dim[p.rank - 1], k2 = q.dim[q.rank - 2], n = q.dim[q.rank - 1];
   if (k != k2) {
-    if (n == k && q.rank == 2 && !right) WRONG("the second looks transposed; pass tt_transpose(b, 0, 1), or use tt_f_linear", "inner sizes differ, %lld and %lld", (long long)k, (long long)k2);
-    WRONG("the last axis of the first must be as long as the last but one of the second", "inner sizes differ, %lld and %lld", (long long)k, (long long)k2);
+    if (n == k && q.rank == 2 && !right)
+      WRONG("the second looks transposed; pass tt_transpose(b, 0, 1), or use tt_f_linear", "inner sizes differ, %lld and %lld", (long long)k,
+            (long long)k2);
+    WRONG("the last axis of the first must be as long as the last but one of the second", "inner sizes differ, %lld and %lld", (long long)k,
+          (long long)k2);
   }
   tt_shape pb = p, qb = q;
   pb.rank -= 2, qb.rank -= 2;
@@ -65,7 +69,8 @@ static bool parse(tt_call *c, const char *equation, operand *in, int n, char *ou
     bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z');
     if (*p == ',' && k + 1 < n) k++, length = 0;
     else if (letter && length < TT_MAX_RANK) in[k].label[length++] = *p, count[(int)*p]++;
-    else return trace_wrong(c, *p == '.' ? "write the leading axes as letters" : "write one letter an axis and a comma between operands", "cannot read \"%s\" at \"%s\" with %d operands", equation, p, n), false;
+    else return trace_wrong(c, *p == '.' ? "write the leading axes as letters" : "write one letter an axis and a comma between operands",
+                            "cannot read \"%s\" at \"%s\" with %d operands", equation, p, n), false;
   }
   int used = 0;
   if (k + 1 != n) return trace_wrong(c, "name the axes of every operand", "\"%s\" names %d operands, but %d are given", equation, k + 1, n), false;
@@ -78,7 +83,8 @@ static bool parse(tt_call *c, const char *equation, operand *in, int n, char *ou
   for (p++; *p; p++) {
     if (*p == ' ') continue;
     if ((unsigned char)*p > 127 || !count[(int)*p] || find(out, *p) >= 0 || used == TT_MAX_RANK)
-      return trace_wrong(c, "name each axis of the result once, and only axes of the operands", "\"%s\": the result cannot have \"%c\" there", equation, *p), false;
+      return trace_wrong(c, "name each axis of the result once, and only axes of the operands", "\"%s\": the result cannot have \"%c\" there",
+                         equation, *p), false;
     out[used++] = *p;
   }
   return true;
@@ -127,14 +133,19 @@ tt_val tt_einsum_at(tt_here here, const char *equation, const tt_val *xs, int n)
   operand in[2] = {{.v = xs[0]}, {.v = n == 2 ? xs[1] : xs[0]}};
   char out[TT_MAX_RANK + 1] = {0};
   if (!parse(&call, equation, in, n, out)) DONE(0);
-  if (n == 2 && tt_dtype_of(xs[0]) != tt_dtype_of(xs[1])) WRONG("use tt_cast on one of them", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(xs[0])), tt_dtype_name(tt_dtype_of(xs[1])));
+  if (n == 2 && tt_dtype_of(xs[0]) != tt_dtype_of(xs[1]))
+    WRONG("use tt_cast on one of them", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(xs[0])), tt_dtype_name(tt_dtype_of(xs[1])));
   int64_t size[128];
   memset(size, -1, sizeof size);
   for (int k = 0; k < n; k++) {
-    if ((int)strlen(in[k].label) != tt_rank(xs[k])) WRONG("write one letter an axis", "\"%s\" gives operand %d %d axes, but its rank is %d", equation, k + 1, (int)strlen(in[k].label), tt_rank(xs[k]));
+    if ((int)strlen(in[k].label) != tt_rank(xs[k]))
+      WRONG("write one letter an axis", "\"%s\" gives operand %d %d axes, but its rank is %d", equation, k + 1, (int)strlen(in[k].label),
+            tt_rank(xs[k]));
     for (int i = 0; in[k].label[i]; i++) {
       int64_t *s = &size[(int)in[k].label[i]];
-      if (*s >= 0 && *s != tt_dim(xs[k], i)) WRONG("axes of one letter must be equally long", "the axis \"%c\" is %lld long in one place and %lld in another", in[k].label[i], (long long)*s, (long long)tt_dim(xs[k], i));
+      if (*s >= 0 && *s != tt_dim(xs[k], i))
+        WRONG("axes of one letter must be equally long", "the axis \"%c\" is %lld long in one place and %lld in another", in[k].label[i],
+              (long long)*s, (long long)tt_dim(xs[k], i));
       *s = tt_dim(xs[k], i);
     }
   }
@@ -147,7 +158,8 @@ tt_val tt_einsum_at(tt_here here, const char *equation, const tt_val *xs, int n)
   reduce_own(here, &in[0], out, second);
   reduce_own(here, &in[1], out, in[0].label);
   /* batch: in both and the result; inner: in both only; rows and columns: in one. */
-  char batch[TT_MAX_RANK + 1] = {0}, inner[TT_MAX_RANK + 1] = {0}, rows[TT_MAX_RANK + 1] = {0}, columns[TT_MAX_RANK + 1] = {0}, order[3 * TT_MAX_RANK + 1];
+  char batch[TT_MAX_RANK + 1] = {0}, inner[TT_MAX_RANK + 1] = {0}, rows[TT_MAX_RANK + 1] = {0}, columns[TT_MAX_RANK + 1] = {0},
+      order[3 * TT_MAX_RANK + 1];
   for (const char *l = in[0].label; *l; l++) append(find(in[1].label, *l) < 0 ? rows : find(out, *l) < 0 ? inner : batch, *l);
   for (const char *l = in[1].label; *l; l++)
     if (find(in[0].label, *l) < 0) append(columns, *l);

@@ -38,12 +38,16 @@ void tt_trace_free(tt_trace *t) {
 
 tt_status tt_trace_finish(tt_trace *t, ir_graph **graph, tt_error *err) {
   *graph = NULL;
-  if (!t || !t->g) return tt_fail(err, TT_INVALID, "error: trace_finish: the trace has been finished before\n  at the end of the trace\n  fix: finish each trace once");
+  if (!t || !t->g) return tt_fail(err, TT_INVALID,
+                                  "error: trace_finish: the trace has been finished before\n  at the end of the trace\n  fix: finish each trace once");
   ir_graph *g = t->g;
   if (g->error.status == TT_OK && t->n_scopes)
-    tt_fail(&g->error, TT_INVALID, "error: trace_finish: the scope %s is still open\n  at the end of the trace of %s\n  fix: call tt_scope_pop once for each tt_scope_push", t->scope, g->name);
+    tt_fail(&g->error, TT_INVALID,
+            "error: trace_finish: the scope %s is still open\n  at the end of the trace of %s\n  fix: call tt_scope_pop once for each tt_scope_push",
+                t->scope, g->name);
   if (g->error.status == TT_OK && !g->n_outputs && !g->n_effects)
-    tt_fail(&g->error, TT_INVALID, "error: trace_finish: %s returns nothing\n  at the end of its trace\n  fix: name what it gives with tt_output", g->name);
+    tt_fail(&g->error, TT_INVALID, "error: trace_finish: %s returns nothing\n  at the end of its trace\n  fix: name what it gives with tt_output",
+            g->name);
   if (g->error.status) return tt_fail(err, g->error.status, "%s", g->error.message);
   *graph = g;
   t->g = NULL;
@@ -157,7 +161,8 @@ tt_val trace_wrong(const tt_call *c, const char *fix, const char *format, ...) {
   va_start(list, format);
   vsnprintf(what, sizeof what, format, list);
   va_end(list);
-  size_t at = put(head, 0, sizeof head, c->n ? "%s(" : "%s", c->op), to = put(where, 0, sizeof where, "%s", trace_place(g, g->at_origin, place, sizeof place));
+  size_t at = put(head, 0, sizeof head, c->n ? "%s(" : "%s", c->op),
+      to = put(where, 0, sizeof where, "%s", trace_place(g, g->at_origin, place, sizeof place));
   bool described = false;
   for (int i = 0; i < c->n; i++) {
     const tt_val v = c->args[i];
@@ -278,7 +283,8 @@ void tt_output_at(tt_here here, tt_trace *t, const char *name, tt_val v) {
       return;
     }
   if (ir_find(c.g, name)) {
-    trace_wrong(&c, "name the output otherwise: programs find what they are given and give by name", "\"%s\" is the name of an input or parameter", name);
+    trace_wrong(&c, "name the output otherwise: programs find what they are given and give by name", "\"%s\" is the name of an input or parameter",
+                name);
     return;
   }
   if (v.ref) ir_output_add(c.g, name, v.ref);
@@ -312,7 +318,8 @@ tt_val tt_param_typed_at(tt_here here, tt_trace *t, const char *name, tt_dtype d
   for (int i = 0; i < shape.rank; i++)
     if (shape.dim[i] <= 0) WRONG("give sizes of at least 1", "dimension %d of \"%s\" is %lld", i, full, (long long)shape.dim[i]);
   bool needs_fan = init.kind >= TT_INIT_XAVIER_UNIFORM && init.kind <= TT_INIT_KAIMING_NORMAL;
-  if (needs_fan && shape.rank < 2) WRONG("use tt_init_uniform or tt_init_normal for it", "\"%s\" has rank %d, and fans need [out, in, ...]", full, shape.rank);
+  if (needs_fan && shape.rank < 2)
+    WRONG("use tt_init_uniform or tt_init_normal for it", "\"%s\" has rank %d, and fans need [out, in, ...]", full, shape.rank);
   if (t->n_params == t->cap_params) {
     int cap = t->cap_params ? t->cap_params * 2 : 16;
     trace_param *more = realloc(t->params, sizeof *more * (size_t)cap);
@@ -389,7 +396,8 @@ void tt_grad_at(tt_here here, tt_val loss, const tt_val *wrt, int n, tt_val *out
   for (int i = 0; i < n; i++) out[i] = (tt_val){c.t, 0};
   if (!c.g) return;
   if (tt_rank(loss)) trace_wrong(&c, "reduce it with tt_sum or tt_mean, or use tt_vjp", "the loss is no scalar");
-  else if (!tt_dtype_in(tt_dtype_of(loss), TT_REAL)) trace_wrong(&c, "use tt_cast to make it real", "the loss is of type %s", tt_dtype_name(tt_dtype_of(loss)));
+  else if (!tt_dtype_in(tt_dtype_of(loss), TT_REAL)) trace_wrong(&c, "use tt_cast to make it real", "the loss is of type %s",
+                                                                 tt_dtype_name(tt_dtype_of(loss)));
   else gradients(&c, loss.ref, 0, wrt, n, out);
 }
 

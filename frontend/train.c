@@ -11,31 +11,49 @@ static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, co
   return tt_model_compile(m, TT_F32, &s, true, o, p, err);
 }
 
+typedef struct { char *text; size_t size, used; } config_writer;
+static void put(config_writer *w, const char *format, ...) TT_PRINTF(2, 3);
+static void put(config_writer *w, const char *format, ...) {
+  va_list list;
+  va_start(list, format);
+  int n = vsnprintf(w->text + w->used, w->size - w->used, format, list);
+  va_end(list);
+  if (n > 0) w->used = w->used + (size_t)n < w->size ? w->used + (size_t)n : w->size - 1;
+}
+
 /* What must not change between a checkpoint and its resumption, for the same bits to come out. The length of training counts only
  * where the learning rate follows it. */
 static void config_text(const tt_model *m, const tt_train_options *o, const tt_fit_options *f, const char *cpu, char *text, size_t size) {
   const char *schedule = f->schedule.name;
   model_target to = model_target_of(m);
-  int n = snprintf(text, size, "model=%s data=%s n=%lld batch=%lld optimizer=%s hyper=\"%s\" clip=%g lr=%g schedule=%s warmup=%lld step_size=%lld gamma=%g seed=%llu flip=%d crop=%d backend=%s cpu=%s",
-                   to.name, f->train->name ? f->train->name : "", (long long)f->train->n, (long long)f->loader.batch, o->optimizer ? o->optimizer : "sgd", o->hyper ? o->hyper : "", o->clip_norm,
-                   f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma, (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
-  if (n > 0 && (size_t)n < size && strcmp(schedule, "constant")) snprintf(text + n, size - (size_t)n, " total=%lld", (long long)f->schedule.total);
+  config_writer w = {text, size, 0};
+  put(&w, "model=%s data=%s n=%lld batch=%lld", to.name, f->train->name ? f->train->name : "", (long long)f->train->n, (long long)f->loader.batch);
+  put(&w, " optimizer=%s hyper=\"%s\" clip=%.17g", o->optimizer ? o->optimizer : "sgd", o->hyper ? o->hyper : "", o->clip_norm);
+  for (int i = 0; i < 8 && o->groups[i].pattern; i++)
+    put(&w, " group=%s:%s:\"%s\"", o->groups[i].pattern, o->groups[i].optimizer ? o->groups[i].optimizer : "frozen", o->groups[i].hyper ? o->groups[i].hyper : "");
+  put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
+  put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
+  if (strcmp(schedule, "constant")) put(&w, " total=%lld", (long long)f->schedule.total);
 }
 
 static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, parts *p, tt_fit_result *result, tt_error *err) {
   tt_status status;
   int64_t batch = o->batch ? o->batch : 64;
   if (batch < 1) return tt_fail(err, TT_INVALID, "error: a batch of %lld\n  at tt_train\n  fix: give 1 or more", (long long)batch);
-  if (!o->data && !o->train) return tt_fail(err, TT_INVALID, "error: no data to train on\n  at tt_train\n  fix: set data to a set and its folder, \"mnist:DIR\"");
+  if (!o->data && !o->train)
+    return tt_fail(err, TT_INVALID, "error: no data to train on\n  at tt_train\n  fix: set data to a set and its folder, \"mnist:DIR\"");
   if (o->data && (!(p->train = tt_dataset_open(o->data, true, err)) || !(p->test = tt_dataset_open(o->data, false, err)))) return err->status;
-  tt_fit_options f = {.params = tt_model_params(m), .team = tt_model_team(m, err), .train = p->train ? p->train : o->train, .test = p->test ? p->test : o->test,
+  tt_fit_options f = {.params = tt_model_params(m), .team = tt_model_team(m, err), .train = p->train ? p->train : o->train,
+                      .test = p->test ? p->test : o->test,
                       .epochs = o->epochs ? o->epochs : 1, .max_steps = o->max_steps, .seed = o->seed, .log = o->log, .checkpoint = o->checkpoint,
                       .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
-  f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed, .n_threads = 1};
+  f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed,
+                                 .n_threads = 1};
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each * f.epochs;
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
-  f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total, .step_size = o->step_size, .gamma = o->gamma};
+  f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total,
+                             .step_size = o->step_size, .gamma = o->gamma};
   tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .watch = o->watch, .user = o->user};
   memcpy(c.groups, o->groups, sizeof c.groups);
   if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;
@@ -44,7 +62,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
     if ((status = compile_for(m, f.test, batch, NULL, &p->eval, err)) != TT_OK) return status;
     f.eval = p->eval;
   }
-  char config[1200];
+  char config[2000];
   config_text(m, o, &f, cpu, config, sizeof config);
   f.config = config;
   tt_fit_result own;

@@ -102,7 +102,10 @@ void ir_store_double(tt_dtype t, void *p, int64_t i, double v) {
   int bits = t == TT_BOOL ? 1 : 8 * (int)tt_dtype_size(t);
   double limit = ldexp(1, tt_dtype_in(t, TT_SINT) ? bits - 1 : bits);       /* the first number that is too large */
   if (t == TT_BOOL) w.u = v != 0;
-  else if (tt_dtype_in(t, TT_SINT)) w.s = v != v ? 0 : v >= limit ? (int64_t)(UINT64_MAX >> (65 - bits)) : v < -limit ? -(int64_t)(UINT64_MAX >> (65 - bits)) - 1 : (int64_t)v;
+  else if (tt_dtype_in(t, TT_SINT)) {
+    int64_t most = (int64_t)(UINT64_MAX >> (65 - bits));
+    w.s = v != v ? 0 : v >= limit ? most : v < -limit ? -most - 1 : (int64_t)v;
+  }
   else if (tt_dtype_in(t, TT_UINT)) w.u = v != v ? 0 : v >= limit ? UINT64_MAX >> (64 - bits) : v <= 0 ? 0 : (uint64_t)v;
   ev_narrow(t, &w, 1, p, i);
 }
@@ -110,7 +113,8 @@ void ir_store_double(tt_dtype t, void *p, int64_t i, double v) {
 /* ---- leaves and assign */
 
 static tt_status not_here(const ev_call *c) {
-  return tt_fail(c->err, TT_INVALID, "%s(%s) has no value of its own\n  fix: its data is the caller's to give, in values[]", ir_ops[c->n->op].name, ir_str(c->n, "name"));
+  return tt_fail(c->err, TT_INVALID, "%s(%s) has no value of its own\n  fix: its data is the caller's to give, in values[]",
+                 ir_ops[c->n->op].name, ir_str(c->n, "name"));
 }
 tt_status eval_input(const ev_call *c) { return not_here(c); }
 tt_status eval_param(const ev_call *c) { return not_here(c); }
@@ -158,7 +162,8 @@ tt_status ir_eval_node(const ir_graph *g, ir_ref r, const void *const *args, voi
   const ir_node *n = ir_at(g, r);
   if (functions[n->op]) return ev_count(n) ? functions[n->op](&(ev_call){g, n, args, out, err}) : TT_OK;
   const ir_origin *at = &g->origins[n->origin];
-  return tt_fail(err, TT_INVALID, "%s is a composite and has no evaluation of its own: decompose first\n  at row %u%s%s (%s:%d)\n  fix: run the pass `decompose` on the graph",
+  return tt_fail(err, TT_INVALID, "%s is a composite and has no evaluation of its own: decompose first\n"
+                 "  at row %u%s%s (%s:%d)\n  fix: run the pass `decompose` on the graph",
                  ir_ops[n->op].name, r, n->name ? " %" : "", n->name ? n->name : "", n->origin ? at->file : "?", n->origin ? at->line : 0);
 }
 

@@ -206,7 +206,8 @@ ir_ref ir_layer_norm(ir_graph *g, ir_ref x, ir_ref w, ir_ref b, int axes, double
 ir_ref ir_dropout(ir_graph *g, ir_ref x, ir_ref seed, ir_ref step, double p, int64_t stream);
 ir_ref ir_pool(ir_graph *g, ir_op max_pool_or_avg_pool, ir_ref x, int n_spatial, const int64_t *size, const int64_t *stride, const int64_t *lo, const int64_t *hi, const int64_t *dilation_or_null, bool count_pad);
 
-/* print.c, parse.c: the text form. print, parse, print gives the same bytes.
+/* print.c, parse.c: the text form. print, parse, print gives the same bytes. What is left out (dtype and shape, which the type says;
+ * flags at their neutral value, such as ta=0), quoted names and comments: text.h. types of a function without outputs: "()".
  *
  *   module   := func
  *   func     := "func" "@"name "(" [arg {"," arg}] ")" "->" types ["arena" "=" INT] "{" {row | kernel} {assign} "return" [ret {"," ret}] "}"

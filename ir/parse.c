@@ -163,7 +163,8 @@ static bool row(parser *p) {
   }
   int arity = ir_ops[op].arity;
   if (arity < 0 ? !n_args : n_args != (uint32_t)arity)
-    EXPECTED(operands, "%s%d operand%s of %s, found %u", arity < 0 ? "at least " : "", arity < 0 ? 1 : arity, arity == 1 || arity < 0 ? "" : "s", ir_ops[op].name, n_args);
+    EXPECTED(operands, "%s%d operand%s of %s, found %u", arity < 0 ? "at least " : "",
+             arity < 0 ? 1 : arity, arity == 1 || arity < 0 ? "" : "s", ir_ops[op].name, n_args);
 
   attribute given[8] = {0};
   tt_dtype t, is_t;
@@ -248,7 +249,8 @@ static bool kernel(parser *p) {
   kernel_text *k = &p->kernels[p->n_kernels];
   if (!parse_need(p, "@") || !parse_name(p, "the name of a kernel", &text)) return false;
   if (!(k->region = ir_kernel_add(g, text))) return parse_refused(p, p->at);
-  if (!parse_need(p, "(") || !skip_refs(p, &k->arguments) || !parse_need(p, ")") || !parse_need(p, "->") || !skip_refs(p, &k->results) || !plan(p, k->region) || !parse_need(p, "{")) return false;
+  if (!parse_need(p, "(") || !skip_refs(p, &k->arguments) || !parse_need(p, ")") || !parse_need(p, "->")
+      || !skip_refs(p, &k->results) || !plan(p, k->region) || !parse_need(p, "{")) return false;
   g->at_region = k->region;
   k->begin = g->n_nodes;
   while (!parse_take(p, "}")) {
@@ -268,7 +270,8 @@ static bool ref_is(parser *p, const kernel_text *k, const char *what, bool first
   uint64_t key;
   const char *text;
   char label[180];
-  if (!first && !parse_take(p, ",")) EXPECTED(p->at, "%s, the next %s of kernel @%.60s, found %s", parse_found(p, p->defined[r], label, sizeof label), what, kernel_name, FOUND(p->at));
+  if (!first && !parse_take(p, ","))
+    EXPECTED(p->at, "%s, the next %s of kernel @%.60s, found %s", parse_found(p, p->defined[r], label, sizeof label), what, kernel_name, FOUND(p->at));
   parse_space(p);
   size_t at = p->at;
   if (parse_next_is(p, "%")) {
@@ -363,7 +366,8 @@ static bool check_types(parser *p, size_t at, uint32_t n) {
     size_t type_at = p->at;
     if (!parse_type(p, &t, &s)) return false;
     if (t != ir_at(g, r)->dtype || !tt_shape_equal(&s, &is))
-      EXPECTED(type_at, "%s, the type of output %u, found %s", tt_type_text((tt_dtype)ir_at(g, r)->dtype, &is, has, sizeof has), i, tt_type_text(t, &s, says, sizeof says));
+      EXPECTED(type_at, "%s, the type of output %u, found %s", tt_type_text((tt_dtype)ir_at(g, r)->dtype, &is, has, sizeof has), i,
+               tt_type_text(t, &s, says, sizeof says));
   }
   return true;
 }
@@ -373,7 +377,8 @@ static bool assign(parser *p) {
   ir_ref args[2];
   uint32_t origin;
   size_t at = p->at - strlen("assign");
-  if (!parse_need(p, "(") || !parse_reference(p, &args[0]) || !parse_need(p, ",") || !parse_reference(p, &args[1]) || !parse_need(p, ")") || !parse_origins(p, &origin)) return false;
+  if (!parse_need(p, "(") || !parse_reference(p, &args[0]) || !parse_need(p, ",")
+      || !parse_reference(p, &args[1]) || !parse_need(p, ")") || !parse_origins(p, &origin)) return false;
   g->at_origin = origin;
   ir_ref r = ir_emit(g, IR_assign, args, 2, NULL, 0);
   g->at_origin = 0;

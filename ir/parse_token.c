@@ -25,7 +25,7 @@ const char *parse_found(const parser *p, size_t at, char *to, size_t size) {
 }
 
 /* Records "file:line:column: ..." for the place `at`; returns false. */
-TT_PRINTF(3, 4) bool parse_wrong(parser *p, size_t at, const char *format, ...) {
+bool parse_wrong(parser *p, size_t at, const char *format, ...) {
   char what[1700];
   va_list list;
   va_start(list, format);
@@ -39,6 +39,7 @@ TT_PRINTF(3, 4) bool parse_wrong(parser *p, size_t at, const char *format, ...) 
   tt_fail(p->err, TT_FORMAT, "%.200s:%zu:%zu: %s", p->file, line, column, what);
   return false;
 }
+
 bool parse_no_memory(parser *p) {
   tt_fail(p->err, TT_NO_MEMORY, "%.200s: no memory for a text of %zu bytes", p->file, p->n);
   return false;

@@ -32,6 +32,7 @@ typedef struct {
   ir_ref *param;                     /* to which the row is assigned */
   int *group;                        /* of a solid row, -1 */
   list *members, *reads, *readers;   /* of a group: its solid rows; of a solid row: solid rows and leaves that it reads, those that read it */
+  list *later;                       /* of a solid row: next values of params that it reads, which are to be written in place */
   int n_groups;
   int *seen, stamp;                  /* of each row: marks of the last walk */
   int *seen_group, group_stamp;
@@ -153,8 +154,8 @@ static bool start(fuser *f) {
   f->live = ir_live(g);
   f->solid = calloc(n, sizeof *f->solid), f->forced = calloc(n, sizeof *f->forced), f->kept = calloc(n, sizeof *f->kept), f->param = calloc(n, sizeof *f->param);
   f->group = malloc(n * sizeof *f->group), f->seen = calloc(n, sizeof *f->seen), f->seen_group = calloc(n, sizeof *f->seen_group);
-  f->members = calloc(n, sizeof *f->members), f->reads = calloc(n, sizeof *f->reads), f->readers = calloc(n, sizeof *f->readers);
-  if (!f->live || !f->solid || !f->forced || !f->kept || !f->param || !f->group || !f->seen || !f->seen_group || !f->members || !f->reads || !f->readers) return false;
+  f->members = calloc(n, sizeof *f->members), f->reads = calloc(n, sizeof *f->reads), f->readers = calloc(n, sizeof *f->readers), f->later = calloc(n, sizeof *f->later);
+  if (!f->live || !f->solid || !f->forced || !f->kept || !f->param || !f->group || !f->seen || !f->seen_group || !f->members || !f->reads || !f->readers || !f->later) return false;
   choose_solid(f);
   for (ir_ref r = 0; r < n; r++) {
     f->group[r] = -1;
@@ -166,6 +167,11 @@ static bool start(fuser *f) {
     if (f->reads[r].n) qsort(f->reads[r].at, (size_t)f->reads[r].n, sizeof(ir_ref), latest_first);
     for (int i = 0; i < f->reads[r].n; i++) push(f, &f->readers[f->reads[r].at[i]], r);
   }
+  for (uint32_t i = 0; i < g->n_effects; i++) {
+    ir_ref p = ir_at(g, g->effects[i])->args[0], value = ir_at(g, g->effects[i])->args[1];
+    for (int k = 0; k < f->readers[p].n && f->solid[value]; k++)
+      if (f->readers[p].at[k] != value) push(f, &f->later[f->readers[p].at[k]], value);
+  }
   return !f->failed;
 }
 
@@ -174,14 +180,15 @@ static void finish(fuser *f) {
     if (f->members) free(f->members[r].at);
     if (f->reads) free(f->reads[r].at);
     if (f->readers) free(f->readers[r].at);
+    if (f->later) free(f->later[r].at);
   }
   free(f->live), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group);
-  free(f->members), free(f->reads), free(f->readers);
+  free(f->members), free(f->reads), free(f->readers), free(f->later);
 }
 
 /* ---- joining ---- */
 
-/* Does a path lead from group a to group b through others? */
+/* Does a path lead from group a to group b through others? Readers of a param come before its next value. */
 static bool path_through(fuser *f, int a, int b) {
   list todo = {0};
   bool found = false;
@@ -192,10 +199,10 @@ static bool path_through(fuser *f, int a, int b) {
       if (!todo.n) break;
       at = (int)todo.at[--todo.n];
     }
-    for (int i = 0; i < f->members[at].n && !found; i++) {
-      const list *readers = &f->readers[f->members[at].at[i]];
-      for (int k = 0; k < readers->n && !found; k++) {
-        int to = f->group[readers->at[k]];
+    for (int i = 0; i < 2 * f->members[at].n && !found; i++) {
+      const list *next = &(i % 2 ? f->later : f->readers)[f->members[at].at[i / 2]];
+      for (int k = 0; k < next->n && !found; k++) {
+        int to = f->group[next->at[k]];
         if (to == b) found = at != a;
         else if (f->seen_group[to] != f->group_stamp) {
           f->seen_group[to] = f->group_stamp;

@@ -2,8 +2,8 @@
  *
  * Kernels run in the order of their rows, so a value lives from the kernel that makes it to the last that reads it. A kernel may write
  * a result over an argument that it is the last to read, if it reads each element of it only where it writes (form_in_place): the two
- * then are one buffer. Buffers are placed by decreasing size, each into the tightest gap that is free all its life; offsets are
- * multiples of 64. Outputs have memory of their own. The value of an assign is computed in the param's memory where nobody reads the
+ * then are one buffer. Buffers are placed one after another, each into the tightest gap that is free all its life; a few orders are tried
+ * (by size, by size and life) and the smallest arena is taken. Offsets are multiples of 64. Outputs have memory of their own. The value of an assign is computed in the param's memory where nobody reads the
  * old value later: it is unplaced and the kernel's plan says so.
  *
  *     inplace = [value, param, ...]      results that are written into a param
@@ -88,20 +88,28 @@ static void make_buffers(plan *p, const bool *is_output) {
     }
 }
 
+static int by_first(const buffer *x, const buffer *y) { return x->first != y->first ? (x->first > y->first) - (x->first < y->first) : (x > y) - (x < y); }
 static int larger_first(const void *a, const void *b) {
   const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-  if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-  return x->first != y->first ? (x->first > y->first) - (x->first < y->first) : (x > y) - (x < y);
+  return x->bytes != y->bytes ? (x->bytes < y->bytes) - (x->bytes > y->bytes) : by_first(x, y);
 }
+static int longer_first(const void *a, const void *b) {
+  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+  int p = x->last - x->first, q = y->last - y->first;
+  return p != q ? (p < q) - (p > q) : larger_first(a, b);
+}
+static int heavier_first(const void *a, const void *b) {
+  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+  double p = (double)x->bytes * (x->last - x->first + 1), q = (double)y->bytes * (y->last - y->first + 1);
+  return p != q ? (p < q) - (p > q) : by_first(x, y);
+}
+static int earlier_first(const void *a, const void *b) { return by_first(*(buffer *const *)a, *(buffer *const *)b); }
 
-/* Returns the bytes of the arena, -1: no memory. */
-static int64_t place(plan *p) {
-  buffer **by_size = malloc(((size_t)p->n_buffers + 1) * sizeof *by_size), **placed = malloc(((size_t)p->n_buffers + 1) * sizeof *placed);
-  int64_t peak = by_size && placed ? 0 : -1;
-  for (int i = 0; peak >= 0 && i < p->n_buffers; i++) by_size[i] = &p->buffers[i];
-  if (peak >= 0) qsort(by_size, (size_t)p->n_buffers, sizeof *by_size, larger_first);
-  for (int i = 0; peak >= 0 && i < p->n_buffers; i++) {       /* placed: by offset */
-    buffer *b = by_size[i];
+/* Offsets for buffers taken in this order, each in the tightest gap; returns the bytes of the arena. placed: room for as many pointers. */
+static int64_t place_in_order(buffer **list, int n, buffer **placed) {
+  int64_t peak = 0;
+  for (int i = 0; i < n; i++) {                          /* placed: by offset */
+    buffer *b = list[i];
     int64_t end = 0, best = -1, tightest = INT64_MAX;
     for (int k = 0; k < i; k++) {
       const buffer *o = placed[k];
@@ -116,8 +124,23 @@ static int64_t place(plan *p) {
     for (; at > 0 && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
     placed[at] = b;
   }
-  free(by_size), free(placed);
   return peak;
+}
+
+/* The best of a few orders. Returns the bytes of the arena, -1: no memory. */
+static int64_t place(plan *p) {
+  static int (*const orders[])(const void *, const void *) = {larger_first, heavier_first, longer_first, earlier_first};
+  buffer **list = malloc(((size_t)p->n_buffers + 1) * sizeof *list), **placed = malloc(((size_t)p->n_buffers + 1) * sizeof *placed);
+  int64_t best = list && placed ? INT64_MAX : -1;
+  int chosen = 0;
+  for (int i = 0; best >= 0 && i < p->n_buffers; i++) list[i] = &p->buffers[i];
+  for (int o = 0; best >= 0 && o <= 4; o++) {            /* the last round is the best one again */
+    qsort(list, (size_t)p->n_buffers, sizeof *list, orders[o < 4 ? o : chosen]);
+    int64_t bytes = place_in_order(list, p->n_buffers, placed);
+    if (bytes < best) best = bytes, chosen = o;
+  }
+  free(list), free(placed);
+  return best;
 }
 
 /* The graph again, with places and the pairs of each kernel. */

@@ -135,6 +135,7 @@ TT_API tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err);      
 /* schedule.c: learning rates; step counts from 0. */
 typedef struct { const char *name; double lr; int64_t warmup, total, step_size; double gamma, floor, warmup_start; } tt_schedule;   /* "constant", "step", "cosine"; in the first warmup steps the rate grows from lr*warmup_start */
 TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
+tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
 
 /* train.c: data -> step -> metrics -> checkpoint. step: inputs x, y, lr: f64[], step: i64[], seed: u64[] (those it has); output "loss" f32[] or f64[]
  * (and "correct" i64[], when it has it). eval: inputs x, y; outputs "logits" [B, classes] and "loss" are used when they exist. */
@@ -156,18 +157,35 @@ typedef struct {
   void *user;
   volatile int *stop;              /* set to 1 from a signal handler: finish the step, save, return TT_INTERRUPTED */
 } tt_fit_options;
+/* Of the last epoch; what was not measured (no "correct", no eval, no step left to do) is NaN. seconds and samples_per_second are of the
+ * training steps of this call, without evaluation. */
 typedef struct { double loss, train_accuracy, test_loss, test_accuracy, seconds, samples_per_second; int64_t epochs, steps; } tt_fit_result;
 TT_API tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err);
 typedef struct { double loss, accuracy; int64_t samples, correct; } tt_eval_result;
 TT_API tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_eval_result *r, tt_error *err);
 
-/* checkpoint.c */
+/* Where a training run stands. */
 typedef struct {
   int64_t epoch, batch, step;                        /* the next to be done */
   uint64_t seed;
   double loss_sum; int64_t samples, correct;         /* of the epoch so far */
   const char *config;
 } rt_position;
+
+/* evaluate.c: accuracy and mean loss over every sample once. With "logits" the loss is the cross-entropy of them, else the program's. */
+typedef struct rt_evaluator rt_evaluator;
+rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err);
+tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err);
+void rt_evaluator_free(rt_evaluator *e);
+
+/* train_log.c: a line of JSON for each step and each epoch, flushed. NULL for log or report: does nothing. */
+typedef struct rt_log rt_log;
+rt_log *rt_log_open(const char *path, int64_t resume_step, tt_error *err);                  /* -1: a new file; else what is of steps from resume_step on is dropped */
+tt_status rt_log_step(rt_log *g, const rt_position *at, double loss, double lr, double samples_per_second, tt_error *err);   /* at: after the step */
+tt_status rt_log_epoch(rt_log *g, const rt_position *at, const tt_fit_result *r, tt_error *err);
+void rt_log_close(rt_log *g);
+
+/* checkpoint.c */
 tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *at, tt_error *err);
 tt_status rt_checkpoint_load(const char *dir, rt_params *p, rt_position *at, tt_error *err);   /* config is checked against at->config */
 

@@ -143,10 +143,13 @@ static void compile_chunk(job *j, LLVMTargetMachineRef m, unsigned begin, unsign
   snprintf(name, sizeof name, "tinytorch.%u", j->first + begin);
   em_open(&e, &j->jit->cpu, name, err);
   LLVMMemoryBufferRef object = build(&e, m, j->kernels + begin, n, j->first + begin) ? generate(&e, m, LLVMObjectFile) : NULL;
-  if (object) {
+  if (object && err->status != TT_OK) {
+    LLVMDisposeMemoryBuffer(object);
+  } else if (object) {
     const char *symbol = undefined_symbol(LLVMGetBufferStart(object), LLVMGetBufferSize(object));
     if (symbol) {
-      tt_fail(err, TT_INTERNAL, "error: the code of kernel %s calls %s\n  at codegen/llvm/jit.c\n  fix: kernels must be whole: report this", j->kernels[begin]->name, symbol);
+      tt_fail(err, TT_INTERNAL, "error: the code of kernel %s calls %s\n  at codegen/llvm/jit.c\n  fix: kernels must be whole: report this",
+              j->kernels[begin]->name, symbol);
       LLVMDisposeMemoryBuffer(object);
     } else {
       LLVMErrorRef bad = LLVMOrcLLJITAddObjectFile(j->jit->lljit, LLVMOrcLLJITGetMainJITDylib(j->jit->lljit), object);

@@ -226,8 +226,9 @@ static em_val log_normal(em *e, const format *f, em_val x, em_val missing, em_va
     kr = LLVMBuildSIToFP(b, k, t, "");
   }
   em_val g = sub(e, m, num(x, 1)), s = quotient(e, g, add(e, g, num(x, 2))), z = mul(e, s, s), half = mul(e, mul(e, g, g), num(x, 0.5));
-  em_val rest = f->wide ? POLY(z, 0.66666666666667374, 0.39999999999394614, 0.28571428747272248, 0.22222198031885185, 0.18183594405400857, 0.15313233978115875, 0.14804566657664614)
-                        : POLY(z, 0.666667759, 0.399772853, 0.298791677);
+  em_val rest = !f->wide ? POLY(z, 0.666667759, 0.399772853, 0.298791677)
+                         : POLY(z, 0.66666666666667374, 0.39999999999394614, 0.28571428747272248, 0.22222198031885185, 0.18183594405400857,
+                                0.15313233978115875, 0.14804566657664614);
   em_val low = mul(e, kr, num(x, f->ln2_lo));
   if (missing) low = add(e, low, missing);
   em_val inner = em_fma(e, s, em_fma(e, z, rest, half), low);

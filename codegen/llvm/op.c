@@ -165,16 +165,18 @@ static void random_block(em *e, em_val seed, em_val step, em_val n, uint32_t str
   }
   em_val low = em_int(t, 0xffffffff), half = em_int(t, 32), start[6], next[6], phi[6];
   start[0] = n, start[1] = LLVMBuildLShr(b, n, half, ""), start[2] = em_splat(e, step, width), start[3] = em_int(t, stream);
-  start[4] = seed, start[5] = LLVMBuildLShr(b, seed, em_int(e->i64, 32), "");
+  int key = width < e->cpu->vector_bytes / 8 ? width : e->cpu->vector_bytes / 8, same[256];      /* the key takes one register, whatever n takes */
+  for (int i = 0; i < width; i++) same[i] = key ? i % key : 0;
+  start[4] = em_splat(e, seed, key), start[5] = em_splat(e, LLVMBuildLShr(b, seed, em_int(e->i64, 32), ""), key);
   em_repeat r = em_repeat_begin(e);
   for (int i = 0; i < 6; i++) phi[i] = LLVMBuildPhi(b, LLVMTypeOf(start[i]), "");
   em_val p0 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[0], low, ""), em_int(t, 0xD2511F53), "");
   em_val p1 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[2], low, ""), em_int(t, 0xCD9E8D57), "");
-  next[0] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p1, half, ""), phi[1], ""), em_splat(e, phi[4], width), "");
-  next[2] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p0, half, ""), phi[3], ""), em_splat(e, phi[5], width), "");
+  next[0] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p1, half, ""), phi[1], ""), key ? em_shuffle(e, phi[4], NULL, same, width) : phi[4], "");
+  next[2] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p0, half, ""), phi[3], ""), key ? em_shuffle(e, phi[5], NULL, same, width) : phi[5], "");
   next[1] = p1, next[3] = p0;
-  next[4] = LLVMBuildAdd(b, phi[4], em_int(e->i64, 0x9E3779B9), "");
-  next[5] = LLVMBuildAdd(b, phi[5], em_int(e->i64, 0xBB67AE85), "");
+  next[4] = LLVMBuildAdd(b, phi[4], em_int(LLVMTypeOf(phi[4]), 0x9E3779B9), "");
+  next[5] = LLVMBuildAdd(b, phi[5], em_int(LLVMTypeOf(phi[5]), 0xBB67AE85), "");
   em_repeat_end(e, &r, 10, phi, start, next, 6);
   for (int i = 0; i < 4; i++) c[i] = LLVMBuildTrunc(b, next[i], em_like(n, e->i32), "");
 }

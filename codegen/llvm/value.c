@@ -6,8 +6,17 @@
 
 enum { MAX_LANES = 256 };
 
+/* Without a handler, LLVM prints what it has to say and exits when it is an error. */
+static void diagnose(LLVMDiagnosticInfoRef info, void *err) {
+  if (LLVMGetDiagInfoSeverity(info) != LLVMDSError) return;
+  char *text = LLVMGetDiagInfoDescription(info);
+  tt_fail(err, TT_INTERNAL, "error: LLVM refuses a kernel: %s\n  at codegen/llvm\n  fix: report this", text);
+  LLVMDisposeMessage(text);
+}
+
 void em_open(em *e, const cg_cpu *cpu, const char *module, tt_error *err) {
   *e = (em){.context = LLVMContextCreate(), .cpu = cpu, .err = err};
+  LLVMContextSetDiagnosticHandler(e->context, diagnose, err);
   e->module = LLVMModuleCreateWithNameInContext(module, e->context);
   e->b = LLVMCreateBuilderInContext(e->context);
   e->i1 = LLVMInt1TypeInContext(e->context), e->i8 = LLVMInt8TypeInContext(e->context);

@@ -127,7 +127,8 @@ static int run_op(job *j, const mode *m) {
   int n_wrt = 0;
   for (int i = 0; i < n_out; i++) {
     char name[256];
-    tt_output(t, out[i].name, out[i].value);
+    snprintf(name, sizeof name, "out.%s", out[i].name);
+    tt_output(t, name, out[i].value);
     snprintf(name, sizeof name, "ct.%s", out[i].name);
     tt_error none = {0};
     tt_tensor *ct = tt_safetensors_get(j->file, name, &none);
@@ -159,7 +160,7 @@ static int run_op(job *j, const mode *m) {
     for (int i = 0; i < n_out && ok; i++) {
       char name[256];
       snprintf(name, sizeof name, "out.%s", out[i].name);
-      ok = agree_with_file(j, name, rt_bound(x.run, out[i].name), m->op);
+      ok = agree_with_file(j, name, rt_bound(x.run, name), m->op);
     }
     for (int i = 0; i < n_wrt && ok; i++) ok = agree_with_file(j, wrt_names[i], rt_bound(x.run, wrt_names[i]), m->op);
     result = ok;

@@ -4,6 +4,9 @@
 
 static int64_t or_one(int64_t v) { return v ? v : 1; }
 
+/* A count of at least 1 that arithmetic on sizes can bear. */
+static bool sane(int64_t v) { return v >= 1 && v <= INT32_MAX; }
+
 /* The option of each axis. */
 static void each(int64_t *to, int n, int64_t all, const int64_t by_axis[3]) {
   bool own = by_axis[0] || by_axis[1] || by_axis[2];
@@ -14,24 +17,32 @@ static tt_val convolve(tt_call *c, tt_val x, tt_val w, tt_val b, int n, const tt
   ir_graph *g = c->g;
   int64_t groups = or_one(o->groups), channels = tt_dim(x, 1), out = tt_dim(w, 0), padding[3];
   ir_conv_attrs a = {.split = 1};
-  if (tt_dtype_of(x) != tt_dtype_of(w)) return trace_wrong(c, "use tt_cast: both must be of one type", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(x)), tt_dtype_name(tt_dtype_of(w)));
+  if (tt_dtype_of(x) != tt_dtype_of(w))
+    return trace_wrong(c, "use tt_cast: both must be of one type", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(x)),
+                       tt_dtype_name(tt_dtype_of(w)));
   each(a.stride, n, or_one(o->stride), o->strides);
   each(a.dilation, n, or_one(o->dilation), o->dilations);
   each(padding, n, o->padding, o->paddings);
   if (groups < 1 || channels % groups || out % groups)
-    return trace_wrong(c, "both must be multiples of the number of groups", "%lld groups do not divide %lld channels into %lld", (long long)groups, (long long)channels, (long long)out);
+    return trace_wrong(c, "both must be multiples of the number of groups", "%lld groups do not divide %lld channels into %lld", (long long)groups,
+                       (long long)channels, (long long)out);
   if (tt_dim(w, 1) != channels / groups)
-    return trace_wrong(c, "the weight is [out, channels / groups, ...]", "x has %lld channels in %lld groups, but the weight takes %lld", (long long)channels, (long long)groups, (long long)tt_dim(w, 1));
-  if (trace_is(b) && (tt_rank(b) != 1 || tt_dim(b, 0) != out || tt_dtype_of(b) != tt_dtype_of(x))) return trace_wrong(c, "give one bias an output channel", "the bias must be [%lld] of x's type", (long long)out);
-  tt_shape xs = TT_SHAPE(tt_dim(x, 0), groups, channels / groups), ws = TT_SHAPE(groups, out / groups, channels / groups), s = TT_SHAPE(tt_dim(x, 0), out), bs = TT_SHAPE(1, out);
+    return trace_wrong(c, "the weight is [out, channels / groups, ...]", "x has %lld channels in %lld groups, but the weight takes %lld",
+                       (long long)channels, (long long)groups, (long long)tt_dim(w, 1));
+  if (trace_is(b) && (tt_rank(b) != 1 || tt_dim(b, 0) != out || tt_dtype_of(b) != tt_dtype_of(x)))
+    return trace_wrong(c, "give one bias an output channel", "the bias must be [%lld] of x's type", (long long)out);
+  tt_shape xs = TT_SHAPE(tt_dim(x, 0), groups, channels / groups), ws = TT_SHAPE(groups, out / groups, channels / groups),
+      s = TT_SHAPE(tt_dim(x, 0), out), bs = TT_SHAPE(1, out);
   for (int i = 0; i < n; i++) {
     int64_t size = tt_dim(x, i + 2), k = tt_dim(w, i + 2), span;
-    if (a.stride[i] < 1 || a.dilation[i] < 1) return trace_wrong(c, "strides and dilations count from 1", "stride %lld, dilation %lld", (long long)a.stride[i], (long long)a.dilation[i]);
-    if (padding[i] < 0) return trace_wrong(c, "use tt_pad with negative numbers to cut off", "the padding is %lld", (long long)padding[i]);
-    if (k < 1) return trace_wrong(c, "give a kernel of at least 1", "the kernel has the size %lld", (long long)k);
+    if (!sane(a.stride[i]) || !sane(a.dilation[i]))
+      return trace_wrong(c, "strides and dilations count from 1", "stride %lld, dilation %lld", (long long)a.stride[i], (long long)a.dilation[i]);
+    if (!sane(padding[i] + 1)) return trace_wrong(c, "use tt_pad with negative numbers to cut off", "the padding is %lld", (long long)padding[i]);
+    if (!sane(k)) return trace_wrong(c, "give a kernel of at least 1", "the kernel has the size %lld", (long long)k);
     span = a.dilation[i] * (k - 1) + 1;
     if (span > size + 2 * padding[i])
-      return trace_wrong(c, "pad more, or use a smaller kernel or dilation", "a window of %lld does not fit the size %lld with padding %lld", (long long)span, (long long)size, (long long)padding[i]);
+      return trace_wrong(c, "pad more, or use a smaller kernel or dilation", "a window of %lld does not fit the size %lld with padding %lld",
+                         (long long)span, (long long)size, (long long)padding[i]);
     a.lo[i] = a.hi[i] = padding[i];
     xs.dim[xs.rank++] = size;
     ws.dim[ws.rank++] = k;
@@ -49,7 +60,8 @@ tt_val tt_f_conv_at(tt_here here, tt_val x, tt_val w, tt_val b, tt_conv_options 
   __attribute__((cleanup(trace_close))) tt_call call = trace_open("conv", here, args, trace_is(b) ? 3 : 2);
   if (!call.g) DONE(0);
   int n = tt_rank(w) - 2;
-  if (n < 1 || n > 3 || tt_rank(x) != n + 2) WRONG("give x [N, C, *D] and w [out, C / groups, *K] with 1 to 3 spatial axes", "ranks %d and %d", tt_rank(x), tt_rank(w));
+  if (n < 1 || n > 3 || tt_rank(x) != n + 2)
+    WRONG("give x [N, C, *D] and w [out, C / groups, *K] with 1 to 3 spatial axes", "ranks %d and %d", tt_rank(x), tt_rank(w));
   return convolve(&call, x, w, b, n, &o);
 }
 
@@ -57,17 +69,19 @@ tt_val tt_conv_at(tt_here here, tt_val x, const char *op, int n_spatial, const c
   OPEN(op, here, x);
   static const char *const layout[] = {"give [N, C, W]", "give images as [N, C, H, W]", "give [N, C, D, H, W]"};
   if (tt_rank(x) != n_spatial + 2) WRONG(layout[n_spatial - 1], "%s takes rank %d, not %d", name, n_spatial + 2, tt_rank(x));
-  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL))
+    WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
   int64_t groups = or_one(o.groups), channels = tt_dim(x, 1), k[3], fan_in;
   each(k, n_spatial, kernel, o.kernels);
-  if (groups < 1 || channels % groups || out % groups || out < 1)
-    WRONG("both must be multiples of the number of groups", "%lld groups do not divide %lld channels into %lld", (long long)groups, (long long)channels, (long long)out);
+  if (groups < 1 || channels % groups || out % groups || !sane(out))
+    WRONG("both must be multiples of the number of groups", "%lld groups do not divide %lld channels into %lld", (long long)groups,
+          (long long)channels, (long long)out);
   tt_shape s = TT_SHAPE(out, channels / groups);
   fan_in = channels / groups;
   for (int i = 0; i < n_spatial; i++) {
-    if (k[i] < 1) WRONG("give a kernel of at least 1", "%s has a kernel of %lld", name, (long long)k[i]);
+    if (!sane(k[i])) WRONG("give a kernel of at least 1", "%s has a kernel of %lld", name, (long long)k[i]);
     s.dim[s.rank++] = k[i];
-    fan_in *= k[i];
+    fan_in = tt_shape_count(&s) / out;
   }
   if (fan_in < 1) WRONG("give at least one channel", "%s has no input channels", name);
   double bound = 1 / sqrt((double)fan_in);
@@ -96,17 +110,24 @@ static int64_t pool_end(int64_t size, int64_t span, int64_t stride, int64_t padd
 
 static tt_val pool(tt_here here, const char *name, ir_op op, tt_val x, int64_t size, const tt_pool_options *o) {
   OPEN(name, here, x);
-  int64_t stride = o->stride ? o->stride : size, dilation = or_one(o->dilation), span = dilation * (size - 1) + 1, p = o->padding;
+  int64_t stride = o->stride ? o->stride : size, dilation = or_one(o->dilation), p = o->padding;
   if (tt_rank(x) != 4) WRONG("give images as [N, C, H, W]", "it takes rank 4, not %d", tt_rank(x));
-  if (size < 1 || stride < 1 || dilation < 1) WRONG("sizes, strides and dilations count from 1", "size %lld, stride %lld, dilation %lld", (long long)size, (long long)stride, (long long)dilation);
-  if (p < 0 || 2 * p > size) WRONG("a padding is at most half of the size", "the padding %lld does not go with the size %lld", (long long)p, (long long)size);
-  if (op == IR_avg_pool && !tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
+  if (!sane(size) || !sane(stride) || !sane(dilation))
+    WRONG("sizes, strides and dilations count from 1", "size %lld, stride %lld, dilation %lld", (long long)size, (long long)stride,
+          (long long)dilation);
+  int64_t span = dilation * (size - 1) + 1;
+  if (p < 0 || p > size / 2)
+    WRONG("a padding is at most half of the size", "the padding %lld does not go with the size %lld", (long long)p, (long long)size);
+  if (op == IR_avg_pool && !tt_dtype_in(tt_dtype_of(x), TT_REAL))
+    WRONG("use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
   if (op == IR_avg_pool && dilation != 1) WRONG("leave it out", "averages have no dilation");
   int64_t lo[4] = {0, 0, p, p}, hi[4] = {0}, zero[4] = {0};
   bool uneven = false;
   for (int i = 2; i < 4; i++) {
     hi[i] = pool_end(tt_dim(x, i), span, stride, p, o->ceil_mode);
-    if (hi[i] < 0) WRONG("pad more, or use a smaller window", "a window of %lld does not fit the size %lld with padding %lld", (long long)span, (long long)tt_dim(x, i), (long long)p);
+    if (hi[i] < 0)
+      WRONG("pad more, or use a smaller window", "a window of %lld does not fit the size %lld with padding %lld", (long long)span,
+            (long long)tt_dim(x, i), (long long)p);
     uneven |= hi[i] > p;
   }
   ir_ref y = x.ref;
@@ -127,8 +148,12 @@ static ir_ref average_last(ir_graph *g, ir_ref x, int64_t out) {
   tt_shape s = ir_shape(g, x), rows = TT_SHAPE(1, s.dim[s.rank - 1]);
   int64_t n = rows.dim[1];
   tt_dtype t = (tt_dtype)ir_at(g, x)->dtype;
-  unsigned char *m = calloc((size_t)(out * n), tt_dtype_size(t));
-  if (!m) return tt_fail(&g->error, TT_NO_MEMORY, "error: adaptive_avg_pool2d: no memory for %lld x %lld weights\n  at the trace\n  fix: ask for a smaller result", (long long)out, (long long)n), 0;
+  unsigned char *m = calloc((size_t)out, (size_t)n * tt_dtype_size(t));
+  if (!m) {
+    tt_fail(&g->error, TT_NO_MEMORY, "error: adaptive_avg_pool2d: no memory for %lld x %lld weights\n  at the trace\n  fix: ask for a smaller result",
+            (long long)out, (long long)n);
+    return 0;
+  }
   for (int64_t o = 0; o < out; o++) {
     int64_t start = o * n / out, stop = ((o + 1) * n + out - 1) / out;
     for (int64_t i = start; i < stop; i++) ir_store_double(t, m, o * n + i, 1.0 / (double)(stop - start));
@@ -146,7 +171,8 @@ tt_val tt_adaptive_avg_pool2d_at(tt_here here, tt_val x, int64_t height, int64_t
   if (tt_rank(x) != 4) WRONG("give images as [N, C, H, W]", "it takes rank 4, not %d", tt_rank(x));
   if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
   int64_t h = tt_dim(x, 2), w = tt_dim(x, 3);
-  if (height < 1 || width < 1 || !h || !w) WRONG("give sizes of at least 1", "cannot make %lld x %lld of %lld x %lld", (long long)height, (long long)width, (long long)h, (long long)w);
+  if (!sane(height) || !sane(width) || !h || !w)
+    WRONG("give sizes of at least 1", "cannot make %lld x %lld of %lld x %lld", (long long)height, (long long)width, (long long)h, (long long)w);
   if (height == 1 && width == 1) DONE(ir_mean(g, x.ref, (const int[]){2, 3}, 2, true));
   if (h % height == 0 && w % width == 0) {
     int64_t size[2] = {h / height, w / width}, zero[2] = {0};

@@ -14,7 +14,8 @@ static double unit(uint32_t a, uint32_t b) { return ((double)((uint64_t)a << 21 
 
 /* Two numbers in (0, 1). */
 static void draw(uint64_t seed, uint64_t name, uint64_t block, double *u, double *v) {
-  uint32_t words[4], counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)name, (uint32_t)(name >> 32)}, key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+  uint32_t words[4], counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)name, (uint32_t)(name >> 32)},
+      key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
   tt_philox(counter, key, words);
   *u = unit(words[0], words[1]);
   *v = unit(words[2], words[3]);
@@ -37,7 +38,9 @@ tt_status tt_init_fill(tt_init init, const char *name, uint64_t seed, tt_dtype t
   case TT_INIT_XAVIER_UNIFORM: case TT_INIT_XAVIER_NORMAL: std = init.a * sqrt(2 / (fan_in + fan_out)); break;
   case TT_INIT_KAIMING_UNIFORM: case TT_INIT_KAIMING_NORMAL: std = sqrt(2 / ((1 + init.a * init.a) * fan_in)); break;
   case TT_INIT_DATA: memcpy(out, init.data, (size_t)n * tt_dtype_size(t)); return TT_OK;
-  default: return tt_fail(err, TT_INVALID, "error: init_fill: there is no initializer %d\n  at the parameter %s\n  fix: make it with a tt_init_ function", (int)init.kind, name);
+  default:
+    return tt_fail(err, TT_INVALID, "error: init_fill: there is no initializer %d\n  at the parameter %s\n  fix: make it with a tt_init_ function",
+                   (int)init.kind, name);
   }
   if (init.kind == TT_INIT_XAVIER_UNIFORM || init.kind == TT_INIT_KAIMING_UNIFORM) low = -sqrt(3) * std, width = 2 * sqrt(3) * std;
   if (init.kind == TT_INIT_XAVIER_NORMAL || init.kind == TT_INIT_KAIMING_NORMAL) normal = true;

@@ -7,14 +7,16 @@ tt_val tt_f_linear_at(tt_here here, tt_val x, tt_val w, tt_val b) {
   if (!call.g) DONE(0);
   ir_graph *g = call.g;
   if (tt_rank(x) < 1 || tt_rank(w) != 2) WRONG("give x [..., in] and w [out, in]", "ranks %d and %d", tt_rank(x), tt_rank(w));
-  if (tt_dtype_of(x) != tt_dtype_of(w) || (trace_is(b) && tt_dtype_of(x) != tt_dtype_of(b))) WRONG("use tt_cast: all three must be of one type", "element types differ");
+  if (tt_dtype_of(x) != tt_dtype_of(w) || (trace_is(b) && tt_dtype_of(x) != tt_dtype_of(b)))
+    WRONG("use tt_cast: all three must be of one type", "element types differ");
   int64_t in = tt_dim(x, -1), out = tt_dim(w, 0);
   if (in != tt_dim(w, 1))
     WRONG(in == out ? "the weight is [out, in]; this one looks transposed" : "make them agree; images need tt_flatten(x, 1) first",
           "x has %lld features, but the weight takes %lld", (long long)in, (long long)tt_dim(w, 1));
   if (trace_is(b) && (tt_rank(b) != 1 || tt_dim(b, 0) != out)) WRONG("give one bias an output", "the bias must be [%lld]", (long long)out);
-  tt_shape s = tt_shape_of(x), rows = TT_SHAPE(1, in);
-  for (int i = 0; i + 1 < s.rank; i++) rows.dim[0] *= s.dim[i];
+  tt_shape s = tt_shape_of(x), lead = s, rows = TT_SHAPE(1, in);
+  lead.rank--;
+  rows.dim[0] = tt_shape_count(&lead);
   s.dim[s.rank - 1] = out;
   ir_ref y = ir_matmul(g, ir_reshape(g, x.ref, rows), w.ref, false, true, 1);
   if (y && trace_is(b)) y = ir_ew2(g, IR_add, y, b.ref);
@@ -23,7 +25,8 @@ tt_val tt_f_linear_at(tt_here here, tt_val x, tt_val w, tt_val b) {
 
 tt_val tt_linear_at(tt_here here, tt_val x, const char *name, int64_t out, tt_linear_options o) {
   OPEN("linear", here, x);
-  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL))
+    WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
   if (tt_rank(x) < 1) WRONG("give [..., in]", "%s cannot take a scalar", name);
   if (out < 1) WRONG("give the number of outputs", "%s has %lld outputs", name, (long long)out);
   int64_t in = tt_dim(x, -1);
@@ -51,7 +54,8 @@ tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, double scal
 
 tt_val tt_self_attention_at(tt_here here, tt_val x, const char *name, int64_t d) {
   OPEN("self_attention", here, x);
-  if (tt_rank(x) != 2 && tt_rank(x) != 3) WRONG("give [T, in] or [B, T, in]; images need tt_flatten(x, 1) first", "%s takes rank 2 or 3, not %d", name, tt_rank(x));
+  if (tt_rank(x) != 2 && tt_rank(x) != 3)
+    WRONG("give [T, in] or [B, T, in]; images need tt_flatten(x, 1) first", "%s takes rank 2 or 3, not %d", name, tt_rank(x));
   tt_scope_push(x, name);
   tt_val q = tt_linear(x, "q", d), k = tt_linear(x, "k", d), v = tt_linear(x, "v", d);
   tt_val y = tt_linear(tt_f_attention(q, k, v, 0), "out", d);

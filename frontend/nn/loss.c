@@ -17,8 +17,10 @@ static tt_val reduced(tt_call *c, ir_ref y, tt_reduction r) {
 /* Two values of one real type and one shape. */
 static bool alike(tt_call *c, tt_val x, tt_val y) {
   tt_shape a = tt_shape_of(x), b = tt_shape_of(y);
-  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) trace_wrong(c, "use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
-  else if (tt_dtype_of(x) != tt_dtype_of(y)) trace_wrong(c, "use tt_cast on one of them", "element types differ, %s and %s", tt_dtype_name(tt_dtype_of(x)), tt_dtype_name(tt_dtype_of(y)));
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) trace_wrong(c, "use tt_cast to make it f32", "it takes real numbers, not %s",
+                                                         tt_dtype_name(tt_dtype_of(x)));
+  else if (tt_dtype_of(x) != tt_dtype_of(y)) trace_wrong(c, "use tt_cast on one of them", "element types differ, %s and %s",
+                                                         tt_dtype_name(tt_dtype_of(x)), tt_dtype_name(tt_dtype_of(y)));
   else if (!tt_shape_equal(&a, &b)) trace_wrong(c, "give a target of the prediction's shape; tt_squeeze or tt_reshape one of them", "shapes differ");
   else return true;
   return false;
@@ -28,19 +30,22 @@ static bool alike(tt_call *c, tt_val x, tt_val y) {
 static tt_val formula(tt_here here, const char *name, const char *text, tt_val x, tt_val y, double p, double q, tt_reduction r) {
   OPEN(name, here, x, y);
   if (!alike(&call, x, y)) DONE(0);
-  return reduced(&call, trace_text(&call, text, (const char *const[]){"x", "y", "p", "q"}, (const tt_val[]){x, y, {0}, {0}}, (const double[]){0, 0, p, q}, 4).ref, r);
+  const char *const names[] = {"x", "y", "p", "q"};
+  return reduced(&call, trace_text(&call, text, names, (const tt_val[]){x, y, {0}, {0}}, (const double[]){0, 0, p, q}, 4).ref, r);
 }
 
 tt_val tt_mse_at(tt_here here, tt_val x, tt_val y, tt_reduction r) { return formula(here, "mse", "mul(sub(x, y), sub(x, y))", x, y, 0, 0, r); }
 tt_val tt_l1_at(tt_here here, tt_val x, tt_val y, tt_reduction r) { return formula(here, "l1", "abs(sub(x, y))", x, y, 0, 0, r); }
 
 tt_val tt_huber_at(tt_here here, tt_val x, tt_val y, double delta, tt_reduction r) {
-  return formula(here, "huber", "select(lt(abs(sub(x, y)), p), mul(0.5, mul(sub(x, y), sub(x, y))), mul(p, sub(abs(sub(x, y)), q)))", x, y, delta, delta / 2, r);
+  return formula(here, "huber", "select(lt(abs(sub(x, y)), p), mul(0.5, mul(sub(x, y), sub(x, y))), mul(p, sub(abs(sub(x, y)), q)))", x, y, delta,
+                 delta / 2, r);
 }
 
 tt_val tt_smooth_l1_at(tt_here here, tt_val x, tt_val y, double beta, tt_reduction r) {
   if (beta == 0) return tt_l1_at(here, x, y, r);
-  return formula(here, "smooth_l1", "select(lt(abs(sub(x, y)), p), div(mul(0.5, mul(sub(x, y), sub(x, y))), p), sub(abs(sub(x, y)), q))", x, y, beta, beta / 2, r);
+  return formula(here, "smooth_l1", "select(lt(abs(sub(x, y)), p), div(mul(0.5, mul(sub(x, y), sub(x, y))), p), sub(abs(sub(x, y)), q))", x, y, beta,
+                 beta / 2, r);
 }
 
 /* Logarithms are at least -100, as in PyTorch; those of 0 are -100 with no gradient. */
@@ -60,7 +65,8 @@ tt_val tt_binary_cross_entropy_with_logits_at(tt_here here, tt_val x, tt_val y, 
   if (!call.g || !alike(&call, x, y)) DONE(0);
   const char *const names[] = {"x", "y", "w"};
   ir_ref l = trace_is(pos_weight)
-    ? trace_text(&call, "add(mul(sub(1, y), x), mul(add(mul(sub(w, 1), y), 1), add(log1p(exp(neg(abs(x)))), max(neg(x), 0))))", names, (const tt_val[]){x, y, pos_weight}, NULL, 3).ref
+    ? trace_text(&call, "add(mul(sub(1, y), x), mul(add(mul(sub(w, 1), y), 1), add(log1p(exp(neg(abs(x)))), max(neg(x), 0))))", names,
+                 (const tt_val[]){x, y, pos_weight}, NULL, 3).ref
     : trace_text(&call, "add(sub(max(x, 0), mul(x, y)), log1p(exp(neg(abs(x)))))", names, (const tt_val[]){x, y}, NULL, 2).ref;
   if (l && trace_is(weight)) l = ir_ew2(call.g, IR_mul, l, weight.ref);
   return reduced(&call, l, r);
@@ -75,9 +81,11 @@ tt_val tt_gaussian_nll_at(tt_here here, tt_val x, tt_val y, tt_val var, bool ful
   OPEN("gaussian_nll", here, x, y, var);
   if (!alike(&call, x, y) || !alike(&call, x, var)) DONE(0);
   /* var below eps is raised to it, and the gradient goes through as if it had not been. */
-  tt_val v = trace_text(&call, "add(v, stop_gradient(sub(select(lt(v, p), p, v), v)))", (const char *const[]){"v", "p"}, (const tt_val[]){var, {0}}, (const double[]){0, eps}, 2);
+  tt_val v = trace_text(&call, "add(v, stop_gradient(sub(select(lt(v, p), p, v), v)))", (const char *const[]){"v", "p"}, (const tt_val[]){var, {0}},
+                        (const double[]){0, eps}, 2);
   if (!v.ref) DONE(0);
-  return reduced(&call, trace_text(&call, "add(mul(0.5, add(log(v), div(mul(sub(x, y), sub(x, y)), v))), p)", (const char *const[]){"x", "y", "v", "p"},
+  return reduced(&call,
+                 trace_text(&call, "add(mul(0.5, add(log(v), div(mul(sub(x, y), sub(x, y)), v))), p)", (const char *const[]){"x", "y", "v", "p"},
                                    (const tt_val[]){x, y, v, {0}}, (const double[]){0, 0, 0, full ? 0.91893853320467274 : 0}, 4).ref, r);
 }
 
@@ -88,8 +96,10 @@ tt_val tt_poisson_nll_at(tt_here here, tt_val x, tt_val y, bool log_input, bool 
   const tt_val vals[] = {x, y, {0}};
   const double numbers[] = {0, 0, eps};
   ir_ref l = trace_text(&call, log_input ? "sub(exp(x), mul(y, x))" : "sub(x, mul(y, log(add(x, e))))", names, vals, numbers, 3).ref;
-  if (l && full)          /* Stirling's approximation of log(y!), from 1 on */
-    l = ir_ew2(g, IR_add, l, trace_text(&call, "select(gt(y, 1), add(sub(mul(y, log(select(gt(y, 1), y, 1))), y), mul(0.5, log(mul(6.283185307179586, select(gt(y, 1), y, 1))))), 0)", names, vals, numbers, 3).ref);
+  if (l && full) {        /* Stirling's approximation of log(y!), from 1 on */
+    const char *text = "select(gt(y, 1), add(sub(mul(y, log(select(gt(y, 1), y, 1))), y), mul(0.5, log(mul(6.283185307179586, select(gt(y, 1), y, 1))))), 0)";
+    l = ir_ew2(g, IR_add, l, trace_text(&call, text, names, vals, numbers, 3).ref);
+  }
   return reduced(&call, l, r);
 }
 
@@ -100,7 +110,8 @@ static tt_val sign_labels(tt_call *c, tt_val y, tt_val x) {
 
 tt_val tt_hinge_embedding_at(tt_here here, tt_val x, tt_val y, double margin, tt_reduction r) {
   OPEN("hinge_embedding", here, x, y);
-  return formula(here, "hinge_embedding", "add(select(eq(y, 1), 0, select(gt(sub(p, x), 0), sub(p, x), 0)), select(eq(y, -1), 0, x))", x, sign_labels(&call, y, x), margin, 0, r);
+  return formula(here, "hinge_embedding", "add(select(eq(y, 1), 0, select(gt(sub(p, x), 0), sub(p, x), 0)), select(eq(y, -1), 0, x))", x,
+                 sign_labels(&call, y, x), margin, 0, r);
 }
 
 tt_val tt_cosine_embedding_at(tt_here here, tt_val a, tt_val b, tt_val y, double margin, tt_reduction r) {
@@ -109,10 +120,13 @@ tt_val tt_cosine_embedding_at(tt_here here, tt_val a, tt_val b, tt_val y, double
   if (tt_rank(a) != 2 || tt_rank(y) != 1 || tt_dim(y, 0) != tt_dim(a, 0)) WRONG("give a and b [N, D], y [N]", "the shapes do not fit");
   int last = 1;
   ir_ref dot = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, a.ref, b.ref), &last, 1, false);
-  ir_ref aa = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, a.ref, a.ref), &last, 1, false), bb = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, b.ref, b.ref), &last, 1, false);
-  tt_val cosine = trace_text(&call, "div(d, sqrt(mul(add(a, 1e-12), add(b, 1e-12))))", (const char *const[]){"d", "a", "b"}, (const tt_val[]){{a.trace, dot}, {a.trace, aa}, {a.trace, bb}}, NULL, 3);
+  ir_ref aa = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, a.ref, a.ref), &last, 1, false),
+      bb = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, b.ref, b.ref), &last, 1, false);
+  tt_val cosine = trace_text(&call, "div(d, sqrt(mul(add(a, 1e-12), add(b, 1e-12))))", (const char *const[]){"d", "a", "b"},
+                             (const tt_val[]){{a.trace, dot}, {a.trace, aa}, {a.trace, bb}}, NULL, 3);
   if (!cosine.ref) DONE(0);
-  return formula(here, "cosine_embedding", "select(eq(y, 1), sub(1, x), select(eq(y, -1), select(gt(sub(x, p), 0), sub(x, p), 0), 0))", cosine, sign_labels(&call, y, a), margin, 0, r);
+  return formula(here, "cosine_embedding", "select(eq(y, 1), sub(1, x), select(eq(y, -1), select(gt(sub(x, p), 0), sub(x, p), 0), 0))", cosine,
+                 sign_labels(&call, y, a), margin, 0, r);
 }
 
 tt_val tt_triplet_margin_at(tt_here here, tt_val anchor, tt_val positive, tt_val negative, double margin, double p, tt_reduction r) {
@@ -120,7 +134,8 @@ tt_val tt_triplet_margin_at(tt_here here, tt_val anchor, tt_val positive, tt_val
   if (!alike(&call, anchor, positive) || !alike(&call, anchor, negative)) DONE(0);
   if (tt_rank(anchor) < 1) WRONG("give [N, D]", "scalars have no distance");
   ir_ref eps = ir_like(g, anchor.ref, 1e-6);          /* PyTorch adds it to each difference */
-  tt_val near = {anchor.trace, ir_ew2(g, IR_add, ir_ew2(g, IR_sub, anchor.ref, positive.ref), eps)}, far = {anchor.trace, ir_ew2(g, IR_add, ir_ew2(g, IR_sub, anchor.ref, negative.ref), eps)};
+  tt_val near = {anchor.trace, ir_ew2(g, IR_add, ir_ew2(g, IR_sub, anchor.ref, positive.ref), eps)},
+      far = {anchor.trace, ir_ew2(g, IR_add, ir_ew2(g, IR_sub, anchor.ref, negative.ref), eps)};
   near = tt_vector_norm_at(here, near, p, TT_AXES(-1), false);
   far = tt_vector_norm_at(here, far, p, TT_AXES(-1), false);
   return formula(here, "triplet_margin", "relu(add(sub(x, y), p))", near, far, margin, 0, r);
@@ -141,10 +156,12 @@ static ir_ref over_classes(tt_call *c, ir_ref v) {
 
 tt_val tt_multi_margin_at(tt_here here, tt_val x, tt_val y, double margin, tt_reduction r) {
   OPEN("multi_margin", here, x, y);
-  if (tt_rank(x) != 2 || tt_rank(y) != 1 || tt_dim(y, 0) != tt_dim(x, 0) || !tt_dtype_in(tt_dtype_of(y), TT_INT)) WRONG("give x [N, C] and integer labels [N]", "the shapes or types do not fit");
+  if (tt_rank(x) != 2 || tt_rank(y) != 1 || tt_dim(y, 0) != tt_dim(x, 0) || !tt_dtype_in(tt_dtype_of(y), TT_INT))
+    WRONG("give x [N, C] and integer labels [N]", "the shapes or types do not fit");
   ir_ref hot = classes_hot(&call, x, y), zero = ir_like(g, x.ref, 0);
   ir_ref own = ir_expand_dims(g, over_classes(&call, ir_select(g, hot, x.ref, zero)), 1);
-  tt_val each = trace_text(&call, "relu(add(sub(x, o), p))", (const char *const[]){"x", "o", "p"}, (const tt_val[]){x, {x.trace, own}, {0}}, (const double[]){0, 0, margin}, 3);
+  tt_val each = trace_text(&call, "relu(add(sub(x, o), p))", (const char *const[]){"x", "o", "p"}, (const tt_val[]){x, {x.trace, own}, {0}},
+                           (const double[]){0, 0, margin}, 3);
   if (!each.ref) DONE(0);
   ir_ref sum = over_classes(&call, ir_select(g, hot, zero, each.ref));
   return reduced(&call, ir_ew2(g, IR_div, sum, ir_like(g, sum, (double)tt_dim(x, 1))), r);
@@ -172,7 +189,8 @@ static tt_val of_labels(tt_call *c, tt_val logp, tt_val y, ir_ref weight, const 
   }
   if (o->label_smoothing > 0) {
     ir_ref all = ir_ew1(g, IR_neg, over_classes(c, weight ? ir_ew2(g, IR_mul, logp.ref, weight) : logp.ref));
-    each = ir_ew2(g, IR_add, ir_ew2(g, IR_mul, each, ir_like(g, each, 1 - o->label_smoothing)), ir_ew2(g, IR_mul, all, ir_like(g, all, o->label_smoothing / (double)tt_dim(logp, 1))));
+    each = ir_ew2(g, IR_add, ir_ew2(g, IR_mul, each, ir_like(g, each, 1 - o->label_smoothing)),
+                  ir_ew2(g, IR_mul, all, ir_like(g, all, o->label_smoothing / (double)tt_dim(logp, 1))));
   }
   if (o->ignoring) {
     ir_ref counts = ir_ew2(g, IR_ne, y.ref, ir_scalar_int(g, tt_dtype_of(y), o->ignore_index));
@@ -187,16 +205,20 @@ static tt_val of_labels(tt_call *c, tt_val logp, tt_val y, ir_ref weight, const 
 static bool class_loss_ok(tt_call *c, tt_val x, tt_val y, const tt_cross_entropy_options *o, bool *labels, ir_ref *weight) {
   tt_shape xs = tt_shape_of(x), ys = tt_shape_of(y), want = xs;
   char text[120];
-  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) return trace_wrong(c, "use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x))), false;
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL))
+    return trace_wrong(c, "use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x))), false;
   if (xs.rank < 2) return trace_wrong(c, "give [N, C] or [N, C, ...]", "the prediction has rank %d", xs.rank), false;
   for (int i = 1; i + 1 < xs.rank; i++) want.dim[i] = xs.dim[i + 1];
   want.rank--;
   *labels = tt_dtype_in(tt_dtype_of(y), TT_INT);
   if (*labels && !tt_shape_equal(&ys, &want))
-    return trace_wrong(c, "give one integer label a row; probabilities must be of the prediction's type", "integer labels must be %s", tt_type_text(tt_dtype_of(y), &want, text, sizeof text)), false;
+    return trace_wrong(c, "give one integer label a row; probabilities must be of the prediction's type", "integer labels must be %s",
+                       tt_type_text(tt_dtype_of(y), &want, text, sizeof text)), false;
   if (!*labels && (!tt_shape_equal(&ys, &xs) || tt_dtype_of(y) != tt_dtype_of(x)))
-    return trace_wrong(c, "use tt_cast to make class numbers integers", "targets are integer labels %s, or probabilities %s", tt_type_text(TT_I64, &want, text, sizeof text), tt_type_text(tt_dtype_of(x), &xs, text + 60, sizeof text - 60)), false;
-  if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1)) return trace_wrong(c, "give a share from 0 to 1", "the label smoothing is %g", o->label_smoothing), false;
+    return trace_wrong(c, "use tt_cast to make class numbers integers", "targets are integer labels %s, or probabilities %s",
+                       tt_type_text(TT_I64, &want, text, sizeof text), tt_type_text(tt_dtype_of(x), &xs, text + 60, sizeof text - 60)), false;
+  if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1))
+    return trace_wrong(c, "give a share from 0 to 1", "the label smoothing is %g", o->label_smoothing), false;
   if (o->ignoring && !*labels) return trace_wrong(c, "leave it out", "ignore_index does not go with probabilities"), false;
   *weight = 0;
   if (!trace_is(o->weight)) return true;

@@ -39,7 +39,8 @@ static tt_val batch_norm(tt_call *c, tt_val x, tt_val w, tt_val b, tt_val mean, 
   tt_val bad = {c->t, 0};
   if (!real(c, x)) return bad;
   if (tt_rank(x) < 2) return trace_wrong(c, "give [N, C, ...]", "it takes rank 2 or more, not %d", tt_rank(x));
-  if (!per_channel(c, x, w, "weight") || !per_channel(c, x, b, "bias") || !per_channel(c, x, mean, "mean") || !per_channel(c, x, var, "variance")) return bad;
+  if (!per_channel(c, x, w, "weight") || !per_channel(c, x, b, "bias")) return bad;
+  if (!per_channel(c, x, mean, "mean") || !per_channel(c, x, var, "variance")) return bad;
   if (!training) return (tt_val){c->t, normalize(g, x, channel(g, x, mean.ref), channel(g, x, var.ref), eps, w, b)};
   int axes[TT_MAX_RANK], n = 0;
   double count = 1;
@@ -51,8 +52,10 @@ static tt_val batch_norm(tt_call *c, tt_val x, tt_val w, tt_val b, tt_val mean, 
   ir_ref v = mean_square(g, ir_ew2(g, IR_sub, x.ref, m), axes, n);
   const char *names[] = {"old", "new", "m", "keep"}, *text = "add(mul(keep, old), mul(m, new))";
   ir_ref flat_m = ir_reshape(g, m, TT_SHAPE(tt_dim(x, 1))), flat_v = ir_reshape(g, v, TT_SHAPE(tt_dim(x, 1)));
-  if (new_mean) *new_mean = trace_text(c, text, names, (const tt_val[]){mean, {c->t, flat_m}, {0}, {0}}, (const double[]){0, 0, momentum, 1 - momentum}, 4);
-  if (new_var) *new_var = trace_text(c, text, names, (const tt_val[]){var, {c->t, flat_v}, {0}, {0}}, (const double[]){0, 0, momentum * count / (count - 1), 1 - momentum}, 4);
+  if (new_mean) *new_mean = trace_text(c, text, names, (const tt_val[]){mean, {c->t, flat_m}, {0}, {0}},
+                                       (const double[]){0, 0, momentum, 1 - momentum}, 4);
+  if (new_var) *new_var = trace_text(c, text, names, (const tt_val[]){var, {c->t, flat_v}, {0}, {0}},
+                                     (const double[]){0, 0, momentum * count / (count - 1), 1 - momentum}, 4);
   return (tt_val){c->t, normalize(g, x, m, v, eps, w, b)};
 }
 
@@ -101,7 +104,8 @@ static bool of_shape(tt_call *c, tt_val v, tt_val x, const tt_shape *s, const ch
   tt_shape have = tt_shape_of(v);
   char text[120];
   if (!trace_is(v) || (tt_shape_equal(&have, s) && tt_dtype_of(v) == tt_dtype_of(x))) return true;
-  if (v.ref) trace_wrong(c, "give it the shape of the axes that are normalized", "the %s must be %s", what, tt_type_text(tt_dtype_of(x), s, text, sizeof text));
+  if (v.ref) trace_wrong(c, "give it the shape of the axes that are normalized", "the %s must be %s", what,
+                         tt_type_text(tt_dtype_of(x), s, text, sizeof text));
   return false;
 }
 
@@ -129,7 +133,8 @@ tt_val tt_f_group_norm_at(tt_here here, tt_val x, tt_val w, tt_val b, int64_t gr
   OPEN("group_norm", here, x);
   if (!real(&call, x)) DONE(0);
   if (tt_rank(x) < 2) WRONG("give [N, C, ...]", "it takes rank 2 or more, not %d", tt_rank(x));
-  if (groups < 1 || tt_dim(x, 1) % groups) WRONG("the channels must be a multiple of it", "%lld groups do not divide %lld channels", (long long)groups, (long long)tt_dim(x, 1));
+  if (groups < 1 || tt_dim(x, 1) % groups)
+    WRONG("the channels must be a multiple of it", "%lld groups do not divide %lld channels", (long long)groups, (long long)tt_dim(x, 1));
   if (!per_channel(&call, x, w, "weight") || !per_channel(&call, x, b, "bias")) DONE(0);
   tt_shape s = tt_shape_of(x), rows = TT_SHAPE(s.dim[0] * groups, 1);
   rows.dim[1] = tt_shape_count(&s) / (rows.dim[0] ? rows.dim[0] : 1);

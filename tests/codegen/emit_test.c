@@ -228,7 +228,11 @@ Test(emit, reductions, .timeout = 120) {
       int j = lp_var_add(k, "j", length), acc = lp_local_add(k, "acc", (tt_dtype)t, 2);
       lp_cursor at = {&k->body}, inside;
       lp_ref v = lp_load(k, x, lp_add(k, lp_mul(k, lp_var(k, 0), length), lp_var(k, j)), 0, 0);
-      if (ordered) v = lp_op(k, IR_select, (tt_dtype)t, lp_op(k, IR_lt, TT_BOOL, lp_op(k, IR_abs, (tt_dtype)t, v, 0, 0), lp_const(k, (tt_dtype)t, 8), 0), lp_op(k, IR_add, (tt_dtype)t, lp_op(k, IR_mul, (tt_dtype)t, lp_op(k, IR_abs, (tt_dtype)t, v, 0, 0), lp_const(k, (tt_dtype)t, 0.0625), 0), lp_const(k, (tt_dtype)t, 0.75), 0), lp_const(k, (tt_dtype)t, 1));
+      if (ordered) {      /* |v| < 8 becomes |v|/16 + 3/4, anything else 1: sums and products stay in range */
+        tt_dtype d = (tt_dtype)t;
+        lp_ref size = lp_op(k, IR_abs, d, v, 0, 0), near = lp_op(k, IR_add, d, lp_op(k, IR_mul, d, size, lp_const(k, d, 0.0625), 0), lp_const(k, d, 0.75), 0);
+        v = lp_op(k, IR_select, d, lp_op(k, IR_lt, TT_BOOL, size, lp_const(k, d, 8), 0), near, lp_const(k, d, 1));
+      }
       emit_local(k, &at, acc, lp_const(k, (tt_dtype)t, 1));
       lp_for(k, &at, j, 0, length, lanes, &inside);
       emit_set(k, &inside, LS_REDUCE, ops[o], acc, lp_int(k, 1), v);

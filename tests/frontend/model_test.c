@@ -328,3 +328,32 @@ static void train(const char *backend) {
 
 Test(model, trains_in_the_interpreter) { train("interp"); }
 Test(model, trains_in_the_jit) { train("jit"); }
+
+/* Training that stops after 25 of 40 steps and goes on in another process's place gives the same bits. */
+Test(model, resumed_training) {
+  char dir[300];
+  tt_error err = {0};
+  temporary(dir, sizeof dir, "tt_model_resume");
+  tt_train_options o = {.data = "shapes:640", .epochs = 2, .batch = 32, .lr = 0.02, .optimizer = "adam", .seed = 4}, first = o, rest = o;
+  first.checkpoint = rest.checkpoint = dir;
+  first.max_steps = 25;
+  rest.resume = true;
+  const tt_model_options with = {.seed = 1, .backend = "jit"};
+  tt_model *whole = tt_model_new(classes10, NULL, &with, &err), *a = tt_model_new(classes10, NULL, &with, &err), *b = tt_model_new(classes10, NULL, &with, &err);
+  cr_assert_eq(tt_train(whole, &o, NULL, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_train(a, &first, NULL, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_train(b, &rest, NULL, &err), TT_OK, "%s", err.message);
+  for (int i = 0; i < rt_params_count(tt_model_params(whole)); i++) {
+    rt_param *p = rt_params_at(tt_model_params(whole), i), *q = rt_params_find(tt_model_params(b), p->name);
+    tt_shape shape = tt_tensor_shape(p->tensor);
+    cr_assert_not_null(q);
+    cr_expect(!memcmp(tt_tensor_data(p->tensor), tt_tensor_data(q->tensor), (size_t)tt_shape_count(&shape) * sizeof(float)), "%s differs", p->name);
+  }
+  rest.lr = 0.03;          /* not the run that was begun */
+  cr_expect_neq(tt_train(b, &rest, NULL, &err), TT_OK);
+  cr_expect(strstr(err.message, "\n  fix: "), "%s", err.message);
+  char command[400];
+  snprintf(command, sizeof command, "rm -rf '%s'", dir);
+  cr_expect_eq(system(command), 0);
+  tt_model_free(whole), tt_model_free(a), tt_model_free(b);
+}

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
+#include "passes/passes.h"
 #include "tests/fuzz/parse_fuzz.c"
 
 static ir_graph *parse(const char *text) {
@@ -232,6 +233,51 @@ Test(text, numbers) {
   same_values(TT_U64, (uint64_t[]){0, UINT64_MAX, (uint64_t)INT64_MAX + 1, 999999999999999999u, 1000000000000000000u}, 5);
   same_values(TT_BOOL, (uint8_t[]){0, 1, 1}, 3);
   same_bytes("func @f() -> f32[7] {\n  %0 = const(value=[0.1,1e-45,3e+38,-0,0.33333334,16777216,nan]) : f32[7]\n  return %0\n}\n");
+}
+
+/* What every pass makes of a small network that is trained reads back to the same bytes. */
+static const char network[] =
+  "func @net(%x: f32[8,1,12,12], %y: i32[8,1], param %c: f32[1,4,1,3,3], param %w: f32[10,144], param %b: f32[10], %seed: u64[], %step: i64[]) -> f32[] {\n"
+  "  %0 = reshape(%x) : f32[8,1,1,12,12]  # net.c:3 conv1\n"
+  "  %1 = conv(%0, %c, stride=[1,1], lo=[1,1], hi=[1,1], dilation=[1,1], x_dilation=[1,1]) : f32[8,1,4,12,12]  # net.c:3 conv1\n"
+  "  %2 = reshape(%1) : f32[8,4,12,12]  # net.c:3 conv1\n"
+  "  %3 = relu(%2) : f32[8,4,12,12]  # net.c:4\n"
+  "  %4 = max_pool(%3, size=[2,2], stride=[2,2], lo=[0,0], hi=[0,0], dilation=[1,1]) : f32[8,4,6,6]  # net.c:5\n"
+  "  %5 = reshape(%4) : f32[8,144]  # net.c:6\n"
+  "  %6 = cast(%step) : u64[]\n"
+  "  %7 = dropout(%5, %seed, %6, p=0.1, stream=1) : f32[8,144]  # net.c:7\n"
+  "  %8 = matmul(%7, %w, tb=1) : f32[8,10]  # net.c:8 fc\n"
+  "  %9 = broadcast(%b, dims=[1]) : f32[8,10]  # net.c:8 fc\n"
+  "  %10 = add(%8, %9) : f32[8,10]  # net.c:8 fc\n"
+  "  %11 = log_softmax(%10, axis=1) : f32[8,10]\n"
+  "  %12 = gather(%11, %y, axis=1) : f32[8,1]\n"
+  "  %13 = sum(%12, axes=[0,1]) : f32[]\n"
+  "  %14 = neg(%13) : f32[]\n"
+  "  return loss=%14\n"
+  "}\n";
+
+static void check_stage(void *user, const char *pass, const ir_graph *g, double milliseconds) {
+  int *stages = user;
+  char *first = ir_print(g);
+  ir_graph *h = parse(first);
+  char *second = ir_print(h);
+  cr_assert_str_eq(first, second, "after %s", pass);
+  if (!strcmp(pass, "memory")) cr_assert(strstr(first, "  kernel @") && strstr(first, " arena=") && strstr(first, "  assign("), "%s", first);
+  free(first), free(second);
+  ir_graph_free(h);
+  ++*stages;
+}
+
+Test(text, every_stage) {
+  ir_graph *g = parse(network), *out = NULL;
+  tt_error err = {0};
+  int stages = 0, passes = 0;
+  while (pass_table[passes].name) passes++;
+  check_bytes(g, NULL);
+  cr_assert_eq(pass_run(g, &out, NULL, NULL, &(pass_options){.train = true, .optimizer = "adam", .vector_bytes = 32, .n_registers = 16}, check_stage, &stages, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(stages, passes + 1);
+  ir_graph_free(out);
+  ir_graph_free(g);
 }
 
 static const struct { const char *text, *message; } mistakes[] = {

@@ -18,7 +18,7 @@ static uint64_t next_random(uint64_t *s) {
   uint64_t x = *s ^ *s >> 29;
   return (x * 0x9E3779B97F4A7C15u) >> 16;
 }
-static int pick(uint64_t *s, int n) { return (int)(next_random(s) % (uint64_t)n); }
+__attribute__((unused)) static int pick(uint64_t *s, int n) { return (int)(next_random(s) % (uint64_t)n); }
 
 /* ---- numbers ---- */
 
@@ -68,7 +68,7 @@ static void expect_close(const ir_graph *g, ir_ref a, const void *x, const void 
 }
 
 /* Both graphs give the same outputs and next values of params. */
-static void expect_same(const ir_graph *a, const ir_graph *b, double tolerance, const char *what) {
+__attribute__((unused)) static void expect_same(const ir_graph *a, const ir_graph *b, double tolerance, const char *what) {
   void **x = run(a), **y = run(b);
   cr_assert_eq(a->n_outputs, b->n_outputs);
   cr_assert_eq(a->n_effects, b->n_effects);

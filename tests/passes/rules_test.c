@@ -10,7 +10,8 @@
 #include <string.h>
 
 static uint64_t state;
-static void seed(uint64_t more) { state = (getenv("TT_SEED") ? strtoull(getenv("TT_SEED"), NULL, 10) : 977) * 2654435761u + more; }
+static unsigned long long first_seed(void) { return getenv("TT_SEED") ? strtoull(getenv("TT_SEED"), NULL, 10) : 977; }
+static void seed(uint64_t more) { state = first_seed() * 2654435761u + more; }
 static uint64_t next(void) {
   state = state * 6364136223846793005u + 1442695040888963407u;
   return state >> 24;
@@ -81,11 +82,11 @@ static void same(const char *what, ir_graph *g, ir_ref a, ir_graph *h, ir_ref b,
     for (int64_t i = 0; i < tt_shape_count(&s); i++) {
       double u = ir_load_double(t, x, i), v = ir_load_double(t, y, i);
       bool ok = u == v || (isnan(u) && isnan(v)) || fabs(u - v) <= ulps * eps * fmax(fabs(u), ulps >= 16 ? 1 : 0);
-      cr_expect(ok, "%s, %s: element %lld is %.17g and %.17g", what, tt_dtype_name(t), (long long)i, u, v);
+      cr_expect(ok, "%s, %s, seed %llu: element %lld is %.17g and %.17g", what, tt_dtype_name(t), first_seed(), (long long)i, u, v);
       if (!ok) break;
     }
   } else {
-    cr_expect(!memcmp(x, y, (size_t)tt_shape_count(&s) * tt_dtype_size(t)), "%s, %s: the sides differ", what, tt_dtype_name(t));
+    cr_expect(!memcmp(x, y, (size_t)tt_shape_count(&s) * tt_dtype_size(t)), "%s, %s, seed %llu: the sides differ", what, tt_dtype_name(t), first_seed());
   }
   free(x), free(y);
 }

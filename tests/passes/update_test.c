@@ -236,7 +236,7 @@ Test(update, makes_what_it_needs_and_no_more) {
     }
     for (const char *p = rows[i].states; *p; p += strcspn(p, " "), p += *p == ' ') wanted++;
     cr_expect_eq(states, 2 * wanted, "%s(%s) has %d states", rows[i].optimizer, rows[i].hyper, states);
-    cr_expect_eq(g->n_effects, 2 + 2 * wanted);
+    cr_expect_eq((int)g->n_effects, 2 + 2 * wanted);
     cr_expect_eq(g->n_outputs, 1, "gradients are not outputs unless asked for");
     cr_expect(ir_find(g, "lr") && ir_at(g, ir_find(g, "lr"))->dtype == TT_F64);
     cr_expect_eq(ir_find(g, "step") != 0, rows[i].f.kind == ADAM_ || rows[i].f.dampening != 0 || rows[i].f.lr_decay != 0, "a step that nobody reads is not an input");

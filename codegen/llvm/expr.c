@@ -1,0 +1,460 @@
+/* expr.c: expressions of the loop language become values. Each is emitted once, in the outermost scope where all that it depends on is
+ * known, and kept for as long as that scope is open and nothing that it depends on has changed.
+ *
+ * What an expression depends on is a bit set each of loop variables, locals and written buffers (by number modulo 64: a collision only
+ * keeps it further inside). Loads do not leave ifs and guards, because the guard may be what makes them legal; loops are
+ * entered only when they run at least once, so loads may leave those.
+ *
+ * In a vector loop an expression is a vector if it depends on the loop's variable or on locals declared inside, else a scalar. An index
+ * that is c * lane + rest is computed for lane 0 alone: c = 1 makes a vector load, c = 0 a scalar one, else a gather. Guards are
+ * masks: where the CPU has no masked load, lanes that are off load element 0; everything else is total. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "emit.h"
+
+void *em_take(em *e, size_t n, size_t size) {
+  lp_block *b = calloc(1, sizeof *b + 8 + n * size);
+  if (!b) {
+    tt_fail(e->err, TT_NO_MEMORY, "error: no memory to compile %s\n  at codegen/llvm/expr.c\n  fix: free some", e->kernel->k->name);
+    e->kernel->failed = true;
+    return NULL;
+  }
+  b->next = e->kernel->blocks;
+  e->kernel->blocks = b;
+  return (void *)(((uintptr_t)(b + 1) + 7) & ~(uintptr_t)7);
+}
+
+em_val em_bad(em *e, const char *what, lp_ref r) {
+  tt_fail(e->err, TT_INTERNAL, "error: kernel %s: %s (expression %u)\n  at codegen/llvm/expr.c\n  fix: report this with the output of dump --stage=loops",
+          e->kernel->k->name, what, r);
+  e->kernel->failed = true;
+  return em_int(e->i64, 0);
+}
+
+/* ---- points of insertion */
+
+typedef struct { em_val at; LLVMBasicBlockRef block; } em_point;
+
+static em_point go_to(em *e, int level) {
+  em_kernel *s = e->kernel;
+  em_point here = {s->at, LLVMGetInsertBlock(e->b)};
+  for (int d = level + 1; d <= s->depth; d++) {
+    if (!s->scopes[d].pre) continue;
+    if (s->scopes[d].pre != s->at) LLVMPositionBuilderBefore(e->b, s->at = s->scopes[d].pre);
+    break;
+  }
+  return here;
+}
+
+static void go_back(em *e, em_point p) {
+  em_kernel *s = e->kernel;
+  if (s->at == p.at) return;
+  s->at = p.at;
+  if (p.at) LLVMPositionBuilderBefore(e->b, p.at);
+  else LLVMPositionBuilderAtEnd(e->b, p.block);
+}
+
+LLVMBasicBlockRef em_block(em *e) { return LLVMAppendBasicBlockInContext(e->context, e->function, ""); }
+
+/* Cuts the code at the point of insertion, so that `after` goes on from there; building goes on at the end of what was before. */
+static em_val cut(em *e, LLVMBasicBlockRef before, LLVMBasicBlockRef after) {
+  em_val moved = e->kernel->at;
+  if (!moved) return NULL;
+  LLVMInstructionRemoveFromParent(moved);
+  LLVMPositionBuilderAtEnd(e->b, after);
+  LLVMInsertIntoBuilder(e->b, moved);
+  LLVMPositionBuilderAtEnd(e->b, before);
+  return moved;
+}
+
+static void resume(em *e, LLVMBasicBlockRef after, em_val moved) {
+  if (moved) LLVMPositionBuilderBefore(e->b, moved);
+  else LLVMPositionBuilderAtEnd(e->b, after);
+}
+
+em_branch em_branch_begin(em *e, em_val condition) {
+  em_branch r = {LLVMGetInsertBlock(e->b), em_block(e), em_block(e), NULL};
+  r.moved = cut(e, r.from, r.join);
+  LLVMBuildCondBr(e->b, condition, r.into, r.join);
+  LLVMPositionBuilderAtEnd(e->b, r.into);
+  return r;
+}
+
+em_val em_branch_end(em *e, em_branch *r, em_val changed, em_val otherwise) {
+  LLVMBasicBlockRef end = LLVMGetInsertBlock(e->b);
+  LLVMBuildBr(e->b, r->join);
+  resume(e, r->join, r->moved);
+  em_val phi = LLVMBuildPhi(e->b, LLVMTypeOf(changed), "");
+  LLVMAddIncoming(phi, (em_val[]){changed, otherwise}, (LLVMBasicBlockRef[]){end, r->from}, 2);
+  return phi;
+}
+
+em_repeat em_repeat_begin(em *e) {
+  em_repeat r = {LLVMGetInsertBlock(e->b), em_block(e), em_block(e), NULL, NULL};
+  r.moved = cut(e, r.from, r.after);
+  LLVMBuildBr(e->b, r.into);
+  LLVMPositionBuilderAtEnd(e->b, r.into);
+  r.counter = LLVMBuildPhi(e->b, e->i32, "");
+  return r;
+}
+
+void em_repeat_end(em *e, em_repeat *r, int count, const em_val *phi, const em_val *start, const em_val *next, int n) {
+  em_val more = LLVMBuildAdd(e->b, r->counter, em_int(e->i32, 1), "");
+  LLVMBuildCondBr(e->b, LLVMBuildICmp(e->b, LLVMIntULT, more, em_int(e->i32, (unsigned)count), ""), r->into, r->after);
+  LLVMBasicBlockRef from[2] = {r->from, r->into};
+  LLVMAddIncoming(r->counter, (em_val[]){em_int(e->i32, 0), more}, from, 2);
+  for (int i = 0; i < n; i++) LLVMAddIncoming(phi[i], (em_val[]){start[i], next[i]}, from, 2);
+  resume(e, r->after, r->moved);
+}
+
+/* ---- what expressions depend on */
+
+void em_find_needs(em *e) {
+  em_kernel *s = e->kernel;
+  for (lp_ref r = 1; r < s->k->n_exprs; r++) {
+    const lp_expr *x = em_expr(e, r);
+    em_needs n = {0};
+    for (int i = 0; i < 3; i++) {
+      if (!x->a[i]) continue;
+      em_needs a = s->needs[x->a[i]];
+      n.vars |= a.vars, n.locals |= a.locals, n.loaded |= a.loaded, n.loads |= a.loads;
+    }
+    if (x->kind == LX_VAR) n.vars |= em_bit(x->imm);
+    if (x->kind == LX_LOCAL) n.locals |= em_bit(x->imm);
+    if (x->kind == LX_LOAD) {
+      n.loads = true;
+      if (s->k->buffers[x->imm].written) n.loaded |= em_bit(x->imm);
+    }
+    s->needs[r] = n;
+  }
+}
+
+static int level_of(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  em_needs n = s->needs[r];
+  for (int d = s->depth; d > 0; d--) {
+    const em_scope *x = &s->scopes[d];
+    if (n.vars & x->vars || n.locals & x->locals || n.loaded & x->stored || (n.loads && x->guarded)) return d;
+  }
+  return 0;
+}
+
+bool em_is_vector(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  if (!r || !s->width) return false;
+  if (s->vector_of[r] >> 1 == s->generation) return s->vector_of[r] & 1;
+  const lp_expr *x = em_expr(e, r);
+  bool v = x->kind == LX_VAR ? x->imm == s->vector_var : x->kind == LX_LOCAL ? s->locals[x->imm].width > 0 : false;
+  if (x->kind != LX_LOCAL)
+    for (int i = 0; i < 3; i++) v |= em_is_vector(e, x->a[i]);
+  s->vector_of[r] = s->generation << 1 | v;
+  return v;
+}
+
+bool em_affine(em *e, lp_ref r, int64_t *coefficient) {
+  em_kernel *s = e->kernel;
+  const lp_expr *x = em_expr(e, r);
+  int64_t a, b;
+  *coefficient = 0;
+  if (!em_is_vector(e, r)) return true;
+  if (x->kind == LX_VAR) return *coefficient = s->vector_step, true;
+  if (x->kind != LX_OP || x->dtype != TT_I64) return false;
+  if (x->op == IR_mul) {
+    bool left = em_expr(e, x->a[0])->kind == LX_CONST, right = em_expr(e, x->a[1])->kind == LX_CONST;
+    if ((!left && !right) || !em_affine(e, x->a[left], &a)) return false;
+    return *coefficient = a * em_expr(e, x->a[!left])->imm, true;
+  }
+  if ((x->op != IR_add && x->op != IR_sub) || !em_affine(e, x->a[0], &a) || !em_affine(e, x->a[1], &b)) return false;
+  return *coefficient = x->op == IR_add ? a + b : a - b, true;
+}
+
+/* A power of two, at most 64, that divides lane 0 of r. */
+static int64_t multiple_of(em *e, lp_ref r) {
+  const lp_expr *x = em_expr(e, r);
+  if (x->kind == LX_CONST) return x->imm & 63 ? x->imm & -x->imm : 64;
+  if (x->kind == LX_VAR) return e->kernel->var_multiple[x->imm];
+  if (x->kind != LX_OP || x->dtype != TT_I64 || (x->op != IR_add && x->op != IR_sub && x->op != IR_mul)) return 1;
+  int64_t a = multiple_of(e, x->a[0]), b = multiple_of(e, x->a[1]), r2 = x->op == IR_mul ? a * b : a < b ? a : b;
+  return r2 > 64 ? 64 : r2;
+}
+
+/* ---- cached values */
+
+static em_val cached(em *e, int which, lp_ref r) {
+  em_kernel *s = e->kernel;
+  em_cached *c = &s->cache[which][r];
+  if (!c->value || c->depth > s->depth || s->scopes[c->depth].serial != c->serial) return NULL;
+  em_needs n = s->needs[r];
+  for (uint64_t m = n.locals; m; m &= m - 1)
+    if (s->local_clock[__builtin_ctzll(m)] > c->clock) return NULL;
+  for (uint64_t m = n.loaded; m; m &= m - 1)
+    if (s->buffer_clock[__builtin_ctzll(m)] > c->clock) return NULL;
+  if (which == EM_SPLAT && em_width(c->value) != s->width) return NULL;
+  return c->value;
+}
+
+static em_val keep(em *e, int which, lp_ref r, int level, em_val v) {
+  em_kernel *s = e->kernel;
+  s->cache[which][r] = (em_cached){v, s->scopes[level].serial, s->clock, level};
+  return v;
+}
+
+void em_touch_local(em *e, int64_t l) { e->kernel->local_clock[l & 63] = ++e->kernel->clock; }
+void em_touch_buffer(em *e, int64_t b) { e->kernel->buffer_clock[b & 63] = ++e->kernel->clock; }
+
+void em_push(em *e, em_scope scope) {
+  em_kernel *s = e->kernel;
+  if (s->depth + 1 >= EM_MAX_DEPTH) { em_bad(e, "loops are nested too deeply", 0); return; }
+  scope.serial = ++s->serial;
+  s->scopes[++s->depth] = scope;
+}
+void em_pop(em *e) { e->kernel->depth--; }
+
+/* ---- expressions */
+
+em_val em_both(em *e, em_val a, em_val b) { return !a ? b : !b ? a : LLVMBuildAnd(e->b, a, b, ""); }
+
+static em_val any_lane(em *e, em_val mask) {
+  em_val bits = LLVMBuildBitCast(e->b, mask, LLVMIntTypeInContext(e->context, (unsigned)em_width(mask)), "");
+  return LLVMBuildICmp(e->b, LLVMIntNE, bits, em_int(LLVMTypeOf(bits), 0), "");
+}
+
+static em_val constant(em *e, const lp_expr *x) {
+  switch (x->dtype) {
+  case TT_F64: return LLVMConstBitCast(em_int(e->i64, (uint64_t)x->imm), e->f64);
+  case TT_F32: case TT_F16: case TT_BF16: return LLVMConstBitCast(em_int(e->i32, (uint32_t)x->imm), e->f32);
+  default: return em_int(em_type(e, x->dtype, 0), (uint64_t)x->imm);
+  }
+}
+
+em_val em_lane0(em *e, lp_ref r) {
+  if (!em_is_vector(e, r)) return em_value(e, r);
+  const lp_expr *x = em_expr(e, r);
+  if (x->kind == LX_VAR) return e->kernel->vars[x->imm];
+  em_val v = cached(e, EM_LANE0, r);
+  if (v) return v;
+  int level = level_of(e, r);
+  em_point p = go_to(e, level);
+  em_val a = em_lane0(e, x->a[0]), b = em_lane0(e, x->a[1]);
+  v = em_op(e, (ir_op)x->op, TT_I64, TT_I64, a, b, NULL);
+  go_back(e, p);
+  return keep(e, EM_LANE0, r, level, v);
+}
+
+static bool is_index_op(const lp_expr *x) {
+  return x->kind == LX_OP && x->dtype == TT_I64 && (x->op == IR_add || x->op == IR_sub || x->op == IR_mul || x->op == IR_div || x->op == IR_fmod);
+}
+
+/* Vector index arithmetic in i32, where all parts are known to fit. */
+static bool fits_i32(em *e, lp_ref r) {
+  const lp_expr *x = em_expr(e, r);
+  const lp_fact *f = lp_fact_of(e->kernel->k, r);
+  if (x->dtype != TT_I64 || !lp_known(f) || f->lo < 0 || f->hi > INT32_MAX - 4096) return false;      /* lanes past the end count on */
+  return !is_index_op(x) || (fits_i32(e, x->a[0]) && fits_i32(e, x->a[1]));
+}
+
+static em_val narrow(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  if (!em_is_vector(e, r)) return em_splat(e, LLVMBuildTrunc(e->b, em_value(e, r), e->i32, ""), s->width);
+  const lp_expr *x = em_expr(e, r);
+  em_val v = cached(e, EM_NARROW, r);
+  if (v) return v;
+  int level = level_of(e, r);
+  em_point p = go_to(e, level);
+  if (x->kind == LX_VAR) {
+    em_val first = LLVMBuildTrunc(e->b, s->vars[x->imm], e->i32, "");
+    v = LLVMBuildAdd(e->b, em_splat(e, first, s->width), em_lanes(e->i32, s->width, 0, s->vector_step), "");
+  } else if (is_index_op(x)) {
+    v = em_op(e, (ir_op)x->op, TT_U32, TT_U32, narrow(e, x->a[0]), narrow(e, x->a[1]), NULL);
+  } else {
+    v = LLVMBuildTrunc(e->b, em_value(e, r), em_widen(e->i32, s->width), "");
+  }
+  go_back(e, p);
+  return keep(e, EM_NARROW, r, level, v);
+}
+
+em_val em_address(em *e, int64_t buffer, em_val index) {
+  LLVMTypeRef t = em_memory_type(e, e->kernel->k->buffers[buffer].dtype, 0);
+  return LLVMBuildGEP2(e->b, t, e->kernel->pointers[buffer], &index, 1, "");
+}
+
+static em_val load_at(em *e, int64_t buffer, em_val pointer, int width) {
+  const lp_buffer *f = &e->kernel->k->buffers[buffer];
+  em_val v = LLVMBuildLoad2(e->b, em_memory_type(e, f->dtype, width), pointer, "");
+  LLVMSetAlignment(v, (unsigned)tt_dtype_size(f->dtype));
+  if (!f->written) {
+    em_val none = LLVMMetadataAsValue(e->context, LLVMMDNodeInContext2(e->context, NULL, 0));
+    LLVMSetMetadata(v, LLVMGetMDKindIDInContext(e->context, "invariant.load", 14), none);
+  }
+  return v;
+}
+
+static bool has_masks(em *e, tt_dtype t) { return e->cpu->masks && (tt_dtype_size(t) >= 4 || e->cpu->avx512); }
+
+static em_val masked_load(em *e, tt_dtype t, em_val pointer, em_val mask) {
+  LLVMTypeRef types[2] = {em_memory_type(e, t, em_width(mask)), e->ptr};
+  unsigned id = LLVMLookupIntrinsicID("llvm.masked.load", 16);
+  em_val args[4] = {pointer, em_int(e->i32, tt_dtype_size(t)), mask, LLVMConstNull(types[0])};
+  return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->context, id, types, 2), LLVMGetIntrinsicDeclaration(e->module, id, types, 2), args, 4, "");
+}
+
+em_val em_lane(em *e, em_val v, int i) { return em_width(v) ? LLVMBuildExtractElement(e->b, v, em_int(e->i64, (unsigned)i), "") : v; }
+
+/* Element by element. first: lane 0's index when the lanes are `stride` apart, else index has them all. */
+static em_val gather(em *e, int64_t buffer, em_val first, int64_t stride, em_val index, em_val mask, int active) {
+  em_kernel *s = e->kernel;
+  tt_dtype t = s->k->buffers[buffer].dtype;
+  em_val v = LLVMConstNull(em_memory_type(e, t, s->width)), base = first ? em_address(e, buffer, first) : NULL;
+  if (mask && !index) {
+    em_val steps = em_lanes(e->i64, s->width, 0, stride);
+    index = LLVMBuildAdd(e->b, em_splat(e, first, s->width), steps, "");
+  }
+  if (mask) index = LLVMBuildSelect(e->b, mask, index, em_int(LLVMTypeOf(index), 0), "");
+  for (int i = 0; i < active; i++) {
+    em_val p;
+    if (index) {
+      em_val k = em_lane(e, index, i);
+      p = em_address(e, buffer, LLVMTypeOf(k) == e->i32 ? LLVMBuildZExt(e->b, k, e->i64, "") : k);
+    } else {
+      em_val k = em_int(e->i64, (uint64_t)(i * stride));
+      p = LLVMBuildGEP2(e->b, em_memory_type(e, t, 0), base, &k, 1, "");
+    }
+    v = LLVMBuildInsertElement(e->b, v, load_at(e, buffer, p, 0), em_int(e->i64, (unsigned)i), "");
+  }
+  return v;
+}
+
+static em_val load(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  const lp_expr *x = em_expr(e, r);
+  const lp_buffer *f = &s->k->buffers[x->imm];
+  tt_dtype t = f->dtype;
+  bool vector = em_is_vector(e, r), own = x->a[1] != 0;
+  int width = vector ? s->width : 0;
+  em_val otherwise = !own ? NULL : x->a[2] ? (vector ? em_wide(e, x->a[2]) : em_value(e, x->a[2])) : LLVMConstNull(em_type(e, t, width));
+  if (f->count == 0) return own ? otherwise : LLVMConstNull(em_type(e, t, width));
+  em_val guard = s->guard, mask = s->mask, outer_guard = s->guard, outer_mask = s->mask;
+  if (own) {
+    em_val g = em_value(e, x->a[1]);
+    if (em_width(g)) mask = em_both(e, mask, g);
+    else guard = em_both(e, guard, g);
+  }
+  if (own && s->needs[x->a[0]].loads) em_push(e, (em_scope){.guarded = true});      /* the index may hold loads that the guard protects */
+  bool pushed = own && s->needs[x->a[0]].loads;
+  s->guard = guard, s->mask = mask;
+  int64_t stride = 0;
+  bool is_affine = em_affine(e, x->a[0], &stride);
+  em_val first = is_affine ? em_lane0(e, x->a[0]) : NULL;
+  em_val index = is_affine ? NULL : fits_i32(e, x->a[0]) ? narrow(e, x->a[0]) : em_value(e, x->a[0]);
+  s->guard = outer_guard, s->mask = outer_mask;
+  if (pushed) em_pop(e);
+
+  em_val v;
+  if (!width || (is_affine && stride == 0)) {      /* one element for all lanes */
+    em_val c = em_both(e, guard, mask ? any_lane(e, mask) : NULL);
+    if (c) first = LLVMBuildSelect(e->b, c, first, em_int(e->i64, 0), "");
+    v = em_splat(e, em_from_memory(e, t, load_at(e, x->imm, em_address(e, x->imm, first), 0)), width);
+    if (own && width && mask) v = LLVMBuildSelect(e->b, guard ? em_both(e, mask, em_splat(e, guard, width)) : mask, v, otherwise, "");
+    else if (own) v = LLVMBuildSelect(e->b, guard, v, otherwise, "");
+    return v;
+  }
+  bool partial = s->active < s->width;
+  if (is_affine && stride == 1 && !mask && !partial && (!guard || f->count >= s->width)) {
+    if (guard) first = LLVMBuildSelect(e->b, guard, first, em_int(e->i64, 0), "");
+    v = em_from_memory(e, t, load_at(e, x->imm, em_address(e, x->imm, first), width));
+    return own ? LLVMBuildSelect(e->b, guard, v, otherwise, "") : v;
+  }
+  em_val lanes = em_both(e, mask, guard ? em_splat(e, guard, width) : NULL);      /* dynamic conditions */
+  if (is_affine && stride == 1 && (!lanes || has_masks(e, t)))
+    v = masked_load(e, t, em_address(e, x->imm, first), em_both(e, lanes, partial ? em_mask(e, width, s->active) : NULL));
+  else
+    v = gather(e, x->imm, first, stride, index, lanes, s->active);
+  v = em_from_memory(e, t, v);
+  return own ? LLVMBuildSelect(e->b, lanes, v, otherwise, "") : v;
+}
+
+static em_val random_words(em *e, const lp_expr *x) {
+  em_kernel *s = e->kernel;
+  em_val seed = em_value(e, x->a[0]), step = em_value(e, x->a[1]);
+  int64_t stride = 0;
+  int n = s->width / 16;
+  if (em_is_vector(e, x->a[2]) && (s->width == 16 || s->width == 32 || s->width == 64) && em_affine(e, x->a[2], &stride) && stride == 1 &&
+      multiple_of(e, x->a[2]) % s->width == 0)
+    return em_philox_block(e, seed, step, em_lane0(e, x->a[2]), (uint32_t)x->imm, n);
+  return em_philox(e, seed, step, em_value(e, x->a[2]), (uint32_t)x->imm);
+}
+
+static em_val operation(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  const lp_expr *x = em_expr(e, r);
+  tt_dtype in = (tt_dtype)em_expr(e, x->a[0])->dtype, out = (tt_dtype)x->dtype;
+  bool vector = em_is_vector(e, r), is_division = x->op == IR_div || x->op == IR_fmod;
+  bool compares = ir_ops[x->op].gives_bool;
+  if (in == TT_I64 && vector && (compares || x->op == IR_cast) && fits_i32(e, x->a[0]) && (!x->a[1] || fits_i32(e, x->a[1])) &&
+      em_is_vector(e, x->a[0]))
+    return em_op(e, (ir_op)x->op, TT_I32, out, narrow(e, x->a[0]), x->a[1] ? narrow(e, x->a[1]) : NULL, NULL);
+  if (vector && is_index_op(x) && fits_i32(e, r))
+    return LLVMBuildZExt(e->b, narrow(e, r), em_widen(e->i64, s->width), "");
+  if (in == TT_I64 && is_division && lp_fact_of(s->k, x->a[0])->lo >= 0 && lp_fact_of(s->k, x->a[1])->lo > 0) in = out = TT_U64;
+  em_val v[3] = {0};
+  for (int i = 0; i < 3; i++)
+    if (x->a[i]) v[i] = vector ? em_wide(e, x->a[i]) : em_value(e, x->a[i]);
+  return em_op(e, (ir_op)x->op, in, out, v[0], v[1], v[2]);
+}
+
+em_val em_value(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  const lp_expr *x = em_expr(e, r);
+  int64_t index = 0;
+  if (x->kind == LX_CONST) return constant(e, x);
+  if (x->kind == LX_VAR && !em_is_vector(e, r)) {
+    if (!s->vars[x->imm]) return em_bad(e, "a loop variable is used outside of its loop", r);
+    return s->vars[x->imm];
+  }
+  if (x->kind == LX_LOCAL) {
+    const em_local *l = &s->locals[x->imm];
+    if (x->a[0] && (em_expr(e, x->a[0])->kind != LX_CONST)) return em_bad(e, "the index of a local is not constant", r);
+    if (x->a[0]) index = em_expr(e, x->a[0])->imm;
+    if (!l->live || index < 0 || index >= s->k->locals[x->imm].count) return em_bad(e, "a local is used outside of its scope", r);
+    return l->values[index];
+  }
+  em_val v = cached(e, EM_NATURAL, r);
+  if (v) return v;
+  int level = level_of(e, r);
+  em_point p = go_to(e, level);
+  switch (x->kind) {
+  case LX_VAR:
+    v = LLVMBuildAdd(e->b, em_splat(e, s->vars[x->imm], s->width), em_lanes(e->i64, s->width, 0, s->vector_step), "");
+    break;
+  case LX_OP: v = operation(e, r); break;
+  case LX_LOAD: v = load(e, r); break;
+  case LX_PHILOX: v = random_words(e, x); break;
+  case LX_FMA: {
+    bool vector = em_is_vector(e, r);
+    em_val a[3];
+    for (int i = 0; i < 3; i++) a[i] = vector ? em_wide(e, x->a[i]) : em_value(e, x->a[i]);
+    if (tt_dtype_in((tt_dtype)x->dtype, TT_REAL)) v = em_round_to(e, (tt_dtype)x->dtype, em_fma(e, a[0], a[1], a[2]));
+    else v = LLVMBuildAdd(e->b, LLVMBuildMul(e->b, a[0], a[1], ""), a[2], "");
+    break;
+  }
+  default: v = em_bad(e, "unknown kind of expression", r);
+  }
+  go_back(e, p);
+  return keep(e, EM_NATURAL, r, level, v);
+}
+
+em_val em_wide(em *e, lp_ref r) {
+  em_kernel *s = e->kernel;
+  em_val v = em_value(e, r);
+  if (!s->width || em_width(v)) return v;
+  if (LLVMIsConstant(v) || em_expr(e, r)->kind == LX_LOCAL) return em_splat(e, v, s->width);
+  em_val w = cached(e, EM_SPLAT, r);
+  if (w) return w;
+  int level = level_of(e, r);
+  em_point p = go_to(e, level);
+  w = em_splat(e, v, s->width);
+  go_back(e, p);
+  return keep(e, EM_SPLAT, r, level, w);
+}
+

@@ -1,0 +1,90 @@
+/* evaluate.c: a model measured on a data set. Every sample counts once: the last batch is filled up by repeating, and what was
+ * filled up is not counted, which is why the loss is taken sample by sample from the logits when the program gives them. */
+#include "runtime.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct rt_evaluator { rt_instance *run; tt_loader *loader; const tt_dataset *test; tt_tensor *logits, *loss; };
+
+void rt_evaluator_free(rt_evaluator *e) {
+  if (!e) return;
+  rt_instance_free(e->run);
+  tt_loader_free(e->loader);
+  free(e);
+}
+
+static tt_status check_outputs(rt_evaluator *e, int64_t batch, tt_error *err) {
+  e->logits = rt_bound(e->run, "logits");
+  e->loss = rt_bound(e->run, "loss");
+  if (!e->logits && !e->loss) return tt_fail(err, TT_INVALID, "error: the evaluation program gives nothing to measure\n  at its outputs\n  fix: let it return logits [batch, classes], or loss");
+  if (!e->logits) return TT_OK;
+  tt_shape s = tt_tensor_shape(e->logits);
+  char type[200];
+  if (s.rank != 2 || s.dim[0] != batch || s.dim[1] < e->test->n_classes || !tt_dtype_in(tt_tensor_dtype(e->logits), TT_REAL))
+    return tt_fail(err, TT_INVALID, "error: logits are %s\n  at the evaluation of data set %s\n  fix: let the model give real numbers [%lld, %lld or more classes]", tt_type_text(tt_tensor_dtype(e->logits), &s, type, sizeof type), e->test->name, (long long)batch, (long long)e->test->n_classes);
+  return TT_OK;
+}
+
+rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err) {
+  rt_evaluator *e = calloc(1, sizeof *e);
+  if (!e) {
+    tt_fail(err, TT_NO_MEMORY, "error: no memory for an evaluation\n  at data set %s\n  fix: use a machine with more memory", test->name);
+    return NULL;
+  }
+  e->test = test;
+  tt_loader_options o = {.batch = batch, .flatten = flatten, .n_threads = 1};
+  if ((e->run = rt_instance_new(eval, team, err)) && rt_params_bind(params, e->run, err) == TT_OK && (e->loader = tt_loader_new(test, &o, err)) && check_outputs(e, batch, err) == TT_OK) return e;
+  rt_evaluator_free(e);
+  return NULL;
+}
+
+/* Cross-entropy of sample i, and whether its largest logit is its label's; NaN is no right answer. */
+static double sample_loss(const tt_tensor *logits, int64_t i, int64_t label, bool *right) {
+  int64_t n = tt_tensor_shape(logits).dim[1], best = 0;
+  double largest = -INFINITY, sum = 0;
+  for (int64_t c = 0; c < n; c++) {
+    double v = tt_tensor_at(logits, (int64_t[]){i, c});
+    if (v > largest) largest = v, best = c;
+  }
+  double own = tt_tensor_at(logits, (int64_t[]){i, label});
+  for (int64_t c = 0; c < n; c++) sum += exp(tt_tensor_at(logits, (int64_t[]){i, c}) - largest);
+  *right = best == label && own == largest;
+  return largest + log(sum) - own;
+}
+
+tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err) {
+  double sum = 0;
+  const rt_program *p = rt_instance_program(e->run);
+  *r = (tt_eval_result){0};
+  tt_loader_seek(e->loader, 0, 0);
+  for (int64_t b = 0; b < tt_loader_batches(e->loader); b++) {
+    tt_batch batch;
+    tt_status status = tt_loader_next(e->loader, &batch, err);
+    if (status == TT_OK && rt_slot_find(p, "x") >= 0) status = rt_bind(e->run, "x", batch.x, err);
+    if (status == TT_OK && rt_slot_find(p, "y") >= 0) status = rt_bind(e->run, "y", batch.y, err);
+    if (status == TT_OK) status = rt_run(e->run, err);
+    if (status != TT_OK) return status;
+    const int32_t *labels = tt_tensor_data(batch.y);
+    for (int64_t i = 0; e->logits && i < batch.count; i++) {
+      bool right;
+      sum += sample_loss(e->logits, i, labels[i], &right);
+      r->correct += right;
+    }
+    if (!e->logits) sum += tt_tensor_at(e->loss, (int64_t[TT_MAX_RANK]){0}) * (double)batch.count;
+    r->samples += batch.count;
+    if (stop && *stop) return tt_fail(err, TT_INTERRUPTED, "error: stopped\n  at an evaluation, after %lld of %lld samples\n  fix: run it again to measure", (long long)r->samples, (long long)e->test->n);
+  }
+  r->loss = sum / (double)r->samples;
+  r->accuracy = e->logits ? (double)r->correct / (double)r->samples : NAN;
+  return TT_OK;
+}
+
+tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_eval_result *r, tt_error *err) {
+  tt_error local = {0};
+  if (!err) err = &local;
+  rt_evaluator *e = rt_evaluator_new(eval, params, team, test, batch, flatten, err);
+  tt_status status = e ? rt_evaluator_run(e, NULL, r, err) : err->status;
+  rt_evaluator_free(e);
+  return status;
+}

@@ -1,0 +1,114 @@
+/* Every model's training step in f64: JIT against interpreter, losses, gradients and parameters over three steps (in f32 a relu or a maximum that is nearly
+ * tied may fall either way, which moves gradients by more than rounding does); and how many kernels a step is. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "frontend/models/models.h"
+
+typedef struct { tt_model *model; rt_program *program; rt_instance *run; } side;
+
+static side make(const model_info *info, model_config *config, const char *backend, int64_t batch) {
+  tt_error err = {0};
+  side s = {0};
+  s.model = tt_model_new(info->function, config, &(tt_model_options){.name = info->name, .seed = 7, .backend = backend}, &err);
+  cr_assert(s.model, "%s", err.message);
+  tt_shape shape = TT_SHAPE(batch, info->channels, info->size, info->size);
+  tt_compile_options o = {.backend = backend, .train = true, .optimizer = info->optimizer, .hyper = info->hyper, .gradients = true};
+  cr_assert_eq(tt_model_compile(s.model, TT_F64, &shape, true, &o, &s.program, &err), TT_OK, "%s: %s", info->name, err.message);
+  s.run = rt_instance_new(s.program, tt_model_team(s.model, &err), &err);
+  cr_assert(s.run && rt_params_bind(tt_model_params(s.model), s.run, &err) == TT_OK, "%s", err.message);
+  return s;
+}
+
+static void bind(side *s, const char *name, tt_dtype t, const void *data) {
+  tt_error err = {0};
+  int slot = rt_slot_find(s->program, name);
+  if (slot < 0) return;
+  tt_tensor *x = tt_tensor_from(t, &s->program->slots[slot].shape, data, &err);
+  cr_assert(x && rt_bind(s->run, name, x, &err) == TT_OK, "%s", err.message);
+  tt_tensor_free(x);
+}
+
+/* Largest difference as a share of the largest value. */
+static double difference(tt_tensor *a, tt_tensor *b) {
+  tt_shape s = tt_tensor_shape(a);
+  const double *p = tt_tensor_data(a), *q = tt_tensor_data(b);
+  double most = 0, largest = 1e-6;
+  for (int64_t i = 0; i < tt_shape_count(&s); i++) {
+    double d = fabs(p[i] - q[i]);
+    if (!(d <= most)) most = isnan(d) ? INFINITY : d;
+    if (fabs(q[i]) > largest) largest = fabs(q[i]);
+  }
+  return most / largest;
+}
+
+static void step_and_gradients(const char *name, int64_t batch) {
+  const model_info *info = model_find(name);
+  model_config config = {.classes = 10};
+  side jit = make(info, &config, "jit", batch), interp = make(info, &config, "interp", batch);
+  int64_t n = batch * info->channels * info->size * info->size;
+  double *x = malloc((size_t)n * sizeof *x);
+  int32_t y[64];
+  double lr = info->lr, worst = 0;
+  uint64_t seed = 5;
+  for (int64_t step = 0; step < 3; step++) {
+    for (int64_t i = 0; i < n; i++) x[i] = (double)tt_random_word(11, (uint64_t)step, 0, (uint64_t)i) / 2147483648.0 - 1;
+    for (int64_t i = 0; i < batch; i++) y[i] = (int32_t)(tt_random_word(12, (uint64_t)step, 0, (uint64_t)i) % 10);
+    side *both[] = {&jit, &interp};
+    for (int k = 0; k < 2; k++) {
+      tt_error err = {0};
+      bind(both[k], "x", TT_F64, x), bind(both[k], "y", TT_I32, y), bind(both[k], "lr", TT_F64, &lr), bind(both[k], "step", TT_I64, &step), bind(both[k], "seed", TT_U64, &seed);
+      cr_assert_eq(rt_run(both[k]->run, &err), TT_OK, "%s", err.message);
+    }
+    for (uint32_t i = 0; i < jit.program->n_slots; i++) {
+      const rt_slot *s = &jit.program->slots[i];
+      if (s->kind != RT_OUTPUT || s->dtype != TT_F64) continue;
+      double d = difference(rt_bound(jit.run, s->name), rt_bound(interp.run, s->name));
+      cr_assert_lt(d, 1e-9, "%s, step %d: %s differs by %g of its largest", name, (int)step, s->name, d);
+      if (d > worst) worst = d;
+    }
+  }
+  rt_params *p = tt_model_params(jit.model), *q = tt_model_params(interp.model);
+  for (int i = 0; i < rt_params_count(p); i++) {
+    rt_param *a = rt_params_at(p, i), *b = rt_params_find(q, a->name);
+    cr_assert(b, "the interpreter has no %s", a->name);
+    double d = difference(a->tensor, b->tensor);
+    cr_assert_lt(d, 1e-9, "%s: %s after three steps differs by %g of its largest", name, a->name, d);
+  }
+  printf("TABLE %-10s step, gradients and parameters over 3 steps: JIT = interpreter to %.1e (bar 1e-9)\n", name, worst);
+  free(x);
+  side *both[] = {&jit, &interp};
+  for (int k = 0; k < 2; k++) rt_instance_free(both[k]->run), rt_program_free(both[k]->program), tt_model_free(both[k]->model);
+}
+
+Test(models, mlp) { step_and_gradients("mlp", 16); }
+Test(models, lenet) { step_and_gradients("lenet", 8); }
+Test(models, cnn) { step_and_gradients("cnn", 8); }
+Test(models, resnet20) { step_and_gradients("resnet20", 4); }
+Test(models, capstone) { step_and_gradients("capstone", 4); }
+
+static int kernels_of(const char *name, int64_t batch) {
+  const model_info *info = model_find(name);
+  model_config config = {.classes = 10};
+  tt_error err = {0};
+  tt_model *m = tt_model_new(info->function, &config, NULL, &err);
+  tt_shape shape = TT_SHAPE(batch, info->channels, info->size, info->size);
+  rt_program *p = NULL;
+  tt_compile_options o = {.backend = "jit", .train = true, .optimizer = "sgd", .hyper = "momentum=0.9"};
+  cr_assert_eq(tt_model_compile(m, TT_F64, &shape, true, &o, &p, &err), TT_OK, "%s", err.message);
+  int n = (int)p->n_steps;
+  rt_program_free(p);
+  tt_model_free(m);
+  return n;
+}
+
+/* 13: three layers forward (product, bias and relu in one); the loss with its softmax and the gradient of the logits, and two sums of
+ * them (loss, correct); for the last two layers the gradient of their input, masked by relu; three weight gradients, each with its update;
+ * three bias gradients with theirs. */
+Test(kernels, mlp) {
+  int n = kernels_of("mlp", 128);
+  printf("TABLE mlp's training step is %d kernels\n", n);
+  cr_assert_eq(n, 13);
+}
