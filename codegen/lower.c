@@ -149,6 +149,14 @@ void nest_tasks(loop_nest *ln, nest_body *body) {
   if (k->tasks == 0) return;
   lp_cursor at = {&k->body};
   lp_ref task = lp_var(k, 0), row = lp_div(k, task, ln->n_chunks), chunk = lp_mod(k, task, ln->n_chunks);
+  lp_ref place = lp_mul(k, chunk, ln->chunk);
+  int64_t width = ln->chunk;
+  if (ln->gathers && !ln->core && ln->n_stages == 0 && ln->rows_per_task > 1 && ln->chunk > ln->lanes && ln->chunk % ln->lanes == 0) {
+    int var = lp_var_add(k, "block", ln->chunk / ln->lanes);        /* a transposition: neighbours of what a gather touched are used while they are in L1 */
+    lp_for(k, &at, var, 0, ln->chunk / ln->lanes, 0, &at);
+    width = ln->lanes;
+    place = lp_mul(k, lp_var(k, var), width);
+  }
   if (ln->rows_per_task > 1) {
     int var = lp_var_add(k, "row", ln->rows_per_task);
     lp_for(k, &at, var, 0, ln->rows_per_task, 0, &at);
@@ -169,14 +177,14 @@ void nest_tasks(loop_nest *ln, nest_body *body) {
   }
   int64_t last = extent - (ln->n_chunks - 1) * ln->chunk;
   if (last == ln->chunk) {
-    run_body(ln, body, &at, lp_mul(k, chunk, ln->chunk), ln->chunk);
+    run_body(ln, body, &at, place, width);
     return;
   }
   for (int i = 0; i < 2; i++) {                              /* all chunks but the last; the last */
     lp_stmt *s = lp_append(k, &at, LS_IF);
     s->guard = lp_op(k, i ? IR_eq : IR_lt, TT_BOOL, chunk, lp_int(k, ln->n_chunks - 1), 0);
     lp_cursor inside = {&s->body};
-    if (i == 0) run_body(ln, body, &inside, lp_mul(k, chunk, ln->chunk), ln->chunk);
+    if (i == 0) run_body(ln, body, &inside, place, width);
     else run_body(ln, body, &inside, lp_int(k, extent - last), last);
   }
 }
@@ -268,10 +276,9 @@ lp_ref nest_term(loop_nest *ln, const reduction *r) {
   tt_dtype t = nest_acc_type(ir_at(ln->g, n->args[0])->dtype);
   lp_ref x = nest_cast(ln, lower_pull(ln->lx, n->args[0], ln->at), t);
   bool is_real = tt_dtype_in(t, TT_REAL);
-  if (n->op == IR_argmin && is_real && !r->is_index) return lp_op(k, IR_select, t, compare(ln, IR_ne, x, x), lp_const(k, t, INFINITY), x);   /* NaN is the largest */
   if (!r->is_index) return x;
   lp_ref best = lp_get(k, ln->reductions[r->key].local, 0), found = compare(ln, IR_eq, x, best);
-  if (n->op == IR_argmax && is_real)
+  if (is_real)                                        /* NaN wins */
     found = lp_op(k, IR_or, TT_BOOL, found, lp_op(k, IR_and, TT_BOOL, compare(ln, IR_ne, x, x), compare(ln, IR_ne, best, best), 0), 0);
   return lp_op(k, IR_select, TT_I64, found, ln->at[ir_int(n, "axis")], lp_int(k, INT64_MAX));
 }
@@ -281,7 +288,7 @@ static lp_ref finished(loop_nest *ln, const reduction *r) {
   lp_kernel *k = ln->k;
   const ir_node *n = ir_at(ln->g, r->row);
   lp_ref v = lp_get(k, r->local, 0);
-  if (r->is_index) return lp_op(k, IR_select, TT_I64, compare(ln, IR_eq, v, lp_int(k, INT64_MAX)), lp_int(k, 0), v);      /* all NaN */
+  if (r->is_index) return v;
   return nest_cast(ln, v, n->dtype);
 }
 

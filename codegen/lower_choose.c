@@ -171,6 +171,11 @@ bool nest_choose(loop_nest *ln) {
     if (!innermost) cost *= 1.05;
     if (ln->vec < 0 || cost < best) ln->vec = i, best = cost;
   }
+  for (uint32_t e = 1; ln->vec >= 0 && e < p.ln.k->n_exprs; e++) {
+    const lp_expr *x = &p.ln.k->exprs[e];
+    int64_t by = 0;
+    if (p.live[e] && x->kind == LX_LOAD && lp_affine(p.ln.k, x->a[0], p.ln.groups[ln->vec].var, &by)) ln->gathers |= by > 1 || by < -1;
+  }
   probe_end(&p);
   return true;
 }

@@ -42,6 +42,7 @@ struct loop_nest {
   kept_row kept[8]; int n_kept;
   int64_t lanes, grain;
   int vec;                            /* group; -1: none */
+  bool gathers;                       /* along it a load has a stride: the rows of a task are then walked inside of blocks of lanes */
   int64_t rows, rows_per_task;        /* P without the vectorized group */
   int64_t chunk, n_chunks;            /* of the vectorized group, when it is in P; else 1, 1 */
   int64_t n_reduced;                  /* elements of R */

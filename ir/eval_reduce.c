@@ -90,7 +90,7 @@ static tt_status arg_extreme(const ev_call *c, bool largest) {
         int64_t best = 0;
         for (int64_t k = 1; k < a.length; k++) {
           W v = x[k * a.inner], b = x[best * a.inner];
-          if (largest ? EV_CALL(above, v, b) : EV_CALL(above, b, v)) best = k;
+          if (b == b && (v != v || (largest ? v > b : v < b))) best = k;      /* NaN wins, as in amax and amin */
         }
         out[o * a.inner + i] = best;
       });

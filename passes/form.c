@@ -393,7 +393,7 @@ bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, f
     if (use) use[0] = (form_use){count(g, f->core), 1, true};
     return n == 1 || no(&c, "argsort stands alone");
   }
-  if (!(c.s = calloc((size_t)n, sizeof *c.s))) return no(&c, "no memory");
+  if (n <= 0 || !(c.s = calloc((size_t)n, sizeof *c.s))) return no(&c, n > 0 ? "no memory" : "no rows");
   bool ok = f->kind == FORM_CONTRACT ? contract_form(&c, use) : loop_form(&c, use);
   free(c.s);
   return ok;

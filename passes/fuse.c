@@ -110,7 +110,7 @@ static void choose_solid(fuser *f) {
       ir_ref a = n->args[k];
       in_memory[r] &= in_memory[a] || form_is_leaf(g, a) || form_is_free(g, a);
       if (f->solid[a] || form_is_leaf(g, a)) loads[r] += count(g, a) * 4 >= size;
-      else weight[r] += weight[a], loads[r] += loads[a];
+      else weight[r] += weight[a], loads[r] += count(g, a) * 4 >= size ? loads[a] : 0;     /* what a broadcast repeats stays in cache */
     }
     if (kind == IR_MOVEMENT && n->op != IR_fold) {
       bool stores = n->op == IR_permute && ir_at(g, n->args[0])->op == IR_conv && n_readers[n->args[0]] == n_readers[r];

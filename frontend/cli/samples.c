@@ -223,6 +223,7 @@ void sample_fill(const ir_graph *g, ir_op op, ir_ref input, uint64_t seed, bool 
   int64_t count = tt_shape_count(&s);
   const char *name = ir_str(n, "name");
   bool index = (tt_dtype_in(t, TT_SINT) && ((op == IR_gather && name[0] == 'b') || (op == IR_scatter_add && name[0] == 'b') || (op == IR_dynamic_slice && name[0] == 'b') || (op == IR_dynamic_update_slice && name[0] == 'c')));
+  bool any_number = ir_ops[op].kind == IR_ELEMENTWISE || op == IR_amax || op == IR_amin || op == IR_argmax || op == IR_argmin || op == IR_argsort;
   bool shift = (op == IR_shl || op == IR_shr) && name[0] == 'b';
   for (int64_t i = 0; i < count; i++) {
     uint32_t word = tt_random_word(seed, 0, (uint32_t)name[0], (uint64_t)i), more = tt_random_word(seed, 1, (uint32_t)name[0], (uint64_t)i);
@@ -239,7 +240,7 @@ void sample_fill(const ir_graph *g, ir_op op, ir_ref input, uint64_t seed, bool 
         continue;
       }
     } else if (ir_ops[op].kind == IR_ELEMENTWISE && i % 5 == 3) value = odd[word % 16];
-    else if (ir_ops[op].kind == IR_ELEMENTWISE && more % 4 == 0) value = ldexp(2 * u - 1, (int)(more >> 8) % 60 - 30);
+    else if (any_number && more % 4 == 0) value = ldexp(2 * u - 1, (int)(more >> 8) % 60 - 30);
     else value = op == IR_prod ? 0.75 + 0.5 * u : 4 * (2 * u - 1);
     ir_store_double(t, data, i, value);
   }

@@ -211,7 +211,7 @@ Test(eval, reductions) {
   EMPTY("amax", "bool", "0");
   equal("i64[3]", "  %x = const(value=[1,5,3,4,5,nan]) : f32[2,3]\n  %got = argmax(%x, axis=0) : i64[3]\n  %want = const(value=[1,0,1]) : i64[3]");
   equal("i64[2]", "  %x = const(value=[1,nan,nan,4,1,1]) : f32[2,3]\n  %got = argmax(%x, axis=1) : i64[2]\n  %want = const(value=[1,0]) : i64[2]");
-  equal("i64[2]", "  %x = const(value=[nan,2,2,4,1,1]) : f32[2,3]\n  %got = argmin(%x, axis=1) : i64[2]\n  %want = const(value=[1,1]) : i64[2]");
+  equal("i64[2]", "  %x = const(value=[nan,2,2,4,1,1]) : f32[2,3]\n  %got = argmin(%x, axis=1) : i64[2]\n  %want = const(value=[0,1]) : i64[2]");
   equal("i64[]", "  %x = const(value=[1,9223372036854775808]) : u64[2]\n  %got = argmax(%x, axis=0) : i64[]\n  %want = const(value=1) : i64[]");
   equal("f32[2,3]", X "  %got = cumsum(%x, axis=1) : f32[2,3]\n  %want = const(value=[1,3,6,4,9,15]) : f32[2,3]");
   equal("f32[2,3]", X "  %got = cumsum(%x, axis=0, exclusive=1) : f32[2,3]\n  %want = const(value=[0,0,0,1,2,3]) : f32[2,3]");
