@@ -24,7 +24,9 @@ typedef struct {
 } machine;
 
 static cell fail(machine *m, const char *what, int64_t number) {
-  if (!m->failed) tt_fail(m->err, TT_INTERNAL, "loops: kernel %s: %s (%" PRId64 ")\n  at task %" PRId64 "\n  fix: this is a mistake of the compiler; please report it", m->k->name, what, number, m->vars[0]);
+  if (!m->failed)
+    tt_fail(m->err, TT_INTERNAL, "loops: kernel %s: %s (%" PRId64 ")\n  at task %" PRId64 "\n  fix: this is a mistake of the compiler; please report it",
+            m->k->name, what, number, m->vars[0]);
   m->failed = true;
   return (cell){0};
 }

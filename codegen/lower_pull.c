@@ -5,7 +5,6 @@
  *     pull(add(%x, broadcast(%b, dims=[1])), [i, j])  =  add(load x[i*128 + j], load b[j])
  *
  * Rows that loops compute (reductions, a contraction) are hooked: they have a value at one index, a local. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -75,7 +75,9 @@ tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result
   cg_cpu cpu;
   parts p = {0};
   tt_status status = cg_cpu_get(model_target_of(m).cpu, &cpu, err);
-  if (status == TT_OK) status = run(m, o, cpu.name, &p, result, err);
+  char target[100];                /* all of the CPU that the order of sums depends on */
+  snprintf(target, sizeof target, "%s/v%d/%d", cpu.name, cpu.level, cpu.vector_bytes);
+  if (status == TT_OK) status = run(m, o, target, &p, result, err);
   rt_program_free(p.step);
   rt_program_free(p.eval);
   tt_dataset_free(p.train);

@@ -100,13 +100,20 @@ static bool insert(ir_graph *g, table *t, uint64_t hash, uint32_t value) {
   return true;
 }
 
-const char *ir_intern_n(ir_graph *g, const char *text, size_t n) {
-  struct ir_store *s = g->store;
-  uint64_t hash = hash_bytes(1, text, n);
+/* The interned text equal to this one, or NULL. */
+static const char *find_text(const struct ir_store *s, uint64_t hash, const char *text, size_t n) {
   for (cell *c = look(&s->strings, hash, NULL); c; c = look(&s->strings, hash, c)) {
     const char *t = s->texts[c->value - 1];
     if (strlen(t) == n && !memcmp(t, text, n)) return t;
   }
+  return NULL;
+}
+
+const char *ir_intern_n(ir_graph *g, const char *text, size_t n) {
+  struct ir_store *s = g->store;
+  uint64_t hash = hash_bytes(1, text, n);
+  const char *known = find_text(s, hash, text, n);
+  if (known) return known;
   char *copy = ir_alloc(g, n + 1);
   if (!copy || !grow(g, &s->texts, s->n_texts, &s->cap_texts, sizeof *s->texts) || !insert(g, &s->strings, hash, s->n_texts + 1)) return NULL;
   memcpy(copy, text, n);
@@ -220,8 +227,10 @@ const char *ir_label(const ir_graph *g, ir_ref r, char *text, size_t size) {
 }
 
 ir_ref ir_find(const ir_graph *g, const char *name) {
-  for (uint32_t i = 0; i < g->store->n_leaves; i++)
-    if (!strcmp(ir_str(ir_at(g, g->store->leaves[i]), "name"), name)) return g->store->leaves[i];
+  size_t n = strlen(name);
+  const char *known = find_text(g->store, hash_bytes(1, name, n), name, n);       /* names are interned: equal ones are one pointer */
+  for (uint32_t i = 0; known && i < g->store->n_leaves; i++)
+    if (ir_str(ir_at(g, g->store->leaves[i]), "name") == known) return g->store->leaves[i];
   return 0;
 }
 

@@ -329,7 +329,8 @@ static bool contract_form(checker *c, form_use *use) {
       int a = position(c->rows, c->n, r->args[k]);
       if (a < 0 || views[a].rank < 0) continue;
       view v = views[a];
-      if (kind == IR_MOVEMENT && ((r->op != IR_permute && r->op != IR_reshape) || !view_apply(&v, r))) ok = no(c, "an epilogue only permutes and reshapes the contraction's result");
+      bool renamed = kind != IR_MOVEMENT || ((r->op == IR_permute || r->op == IR_reshape) && view_apply(&v, r));
+      if (!renamed) ok = no(c, "an epilogue only permutes and reshapes the contraction's result");
       else if (kind != IR_MOVEMENT && kind != IR_ELEMENTWISE) ok = no(c, "an epilogue has elementwise rows and views only");
       else if (views[i].rank >= 0 && !view_equal(&views[i], &v)) ok = no(c, "an epilogue combines two views of the contraction's result");
       else views[i] = v;

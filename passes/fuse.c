@@ -155,7 +155,8 @@ static bool start(fuser *f) {
   f->solid = calloc(n, sizeof *f->solid), f->forced = calloc(n, sizeof *f->forced), f->kept = calloc(n, sizeof *f->kept), f->param = calloc(n, sizeof *f->param);
   f->group = malloc(n * sizeof *f->group), f->seen = calloc(n, sizeof *f->seen), f->seen_group = calloc(n, sizeof *f->seen_group);
   f->members = calloc(n, sizeof *f->members), f->reads = calloc(n, sizeof *f->reads), f->readers = calloc(n, sizeof *f->readers), f->later = calloc(n, sizeof *f->later);
-  if (!f->live || !f->solid || !f->forced || !f->kept || !f->param || !f->group || !f->seen || !f->seen_group || !f->members || !f->reads || !f->readers || !f->later) return false;
+  bool marks = f->live && f->solid && f->forced && f->kept && f->param && f->group && f->seen && f->seen_group;
+  if (!marks || !f->members || !f->reads || !f->readers || !f->later) return false;
   choose_solid(f);
   for (ir_ref r = 0; r < n; r++) {
     f->group[r] = -1;

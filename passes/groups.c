@@ -112,8 +112,9 @@ tt_status groups_emit(const ir_graph *in, ir_graph *out, const group *groups, in
     return no_memory(in, err);
   }
   out->plain = true;
-  for (ir_ref r = 1; r < in->n_nodes; r++)
-    if (live[r] && form_is_leaf(in, r)) map[r] = ir_rebuild(in, out, r, map);
+  for (int consts = 0; consts < 2; consts++)          /* inputs and params first, as the text form has them: plans name rows by number */
+    for (ir_ref r = 1; r < in->n_nodes; r++)
+      if (live[r] && form_is_leaf(in, r) && (ir_at(in, r)->op == IR_const) == (consts == 1)) map[r] = ir_rebuild(in, out, r, map);
   for (int k = 0; k < n && !out->error.status; k++) {
     const group *x = &groups[order[k]];
     char name[64];

@@ -263,7 +263,9 @@ static void movement(ctx *c, ir_ref r) {
     break;
   }
   case IR_slice:
-    for (int i = 0; i < rank; i++) start[i] = ir_ints(n, "start", NULL)[order[i]], stop[i] = ir_ints(n, "stop", NULL)[order[i]], step[i] = ir_ints(n, "step", NULL)[order[i]];
+    for (int i = 0; i < rank; i++) {
+      start[i] = ir_ints(n, "start", NULL)[order[i]], stop[i] = ir_ints(n, "stop", NULL)[order[i]], step[i] = ir_ints(n, "step", NULL)[order[i]];
+    }
     y = ir_slice(c->out, as(c, n->args[0], order), start, stop, step);
     break;
   case IR_reverse: {

@@ -3,8 +3,8 @@
  * Kernels run in the order of their rows, so a value lives from the kernel that makes it to the last that reads it. A kernel may write
  * a result over an argument that it is the last to read, if it reads each element of it only where it writes (form_in_place): the two
  * then are one buffer. Buffers are placed one after another, each into the tightest gap that is free all its life; a few orders are tried
- * (by size, by size and life) and the smallest arena is taken. Offsets are multiples of 64. Outputs have memory of their own. The value of an assign is computed in the param's memory where nobody reads the
- * old value later: it is unplaced and the kernel's plan says so.
+ * (by size, by size and life) and the smallest arena is taken. Offsets are multiples of 64. Outputs have memory of their own. The value
+ * of an assign is computed in the param's memory where nobody reads the old value later: it is unplaced and the kernel's plan says so.
  *
  *     inplace = [value, param, ...]      results that are written into a param
  *     reuse = [value, argument, ...]     results that are written over an argument in the arena */

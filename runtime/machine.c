@@ -158,9 +158,9 @@ static void print_rates(const output *o, const char *name, loop *f, const char *
   int n = rt_team_size(o->team);
   if (job_memory(&j, o->team, bytes)) {
     double one = rate(&j, NULL) * per_round, all = n > 1 ? rate(&j, o->team) * per_round * n : 0;
-    int at = snprintf(text, sizeof text, "%-42s %7.1f %s (1 thread)", name, one, unit);
+    int at = snprintf(text, sizeof text, "%-44s %7.1f %s (1 thread)", name, one, unit);
     if (n > 1) snprintf(text + at, sizeof text - (size_t)at, "  %.1f (%d threads)", all, n);
-  } else snprintf(text, sizeof text, "%-42s no memory to measure it", name);
+  } else snprintf(text, sizeof text, "%-44s no memory to measure it", name);
   o->line(o->user, text);
   job_free(&j, o->team);
 }
@@ -229,11 +229,11 @@ static void print_team(const output *o) {
     wakes[i] = now() - start;
   }
   qsort(wakes, WAKES, sizeof *wakes, ascending);
-  snprintf(text, sizeof text, "%-42s %7.2f us (%d threads)", "barrier", barrier / CALLS * 1e6, n);
+  snprintf(text, sizeof text, "%-44s %7.2f us (%d threads)", "barrier", barrier / CALLS * 1e6, n);
   o->line(o->user, text);
-  snprintf(text, sizeof text, "%-42s %7.2f us (%d threads)", "call of a spinning team, until all are done", call / CALLS * 1e6, n);
+  snprintf(text, sizeof text, "%-44s %7.2f us (%d threads)", "call of a spinning team, until all are done", call / CALLS * 1e6, n);
   o->line(o->user, text);
-  snprintf(text, sizeof text, "%-42s %7.2f us (%d threads)", "call of a sleeping team, until all are done", wakes[WAKES / 2] * 1e6, n);
+  snprintf(text, sizeof text, "%-44s %7.2f us (%d threads)", "call of a sleeping team, until all are done", wakes[WAKES / 2] * 1e6, n);
   o->line(o->user, text);
 }
 

@@ -267,6 +267,7 @@ tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err) {
   tt_status status = prepare(&f);
   f.r->epochs = f.at.epoch;
   f.r->steps = f.at.step;
+  if (status == TT_OK) status = save(&f);                /* a folder that cannot be written is known now, and a kill before the first epoch's end leaves something to resume */
   if (status == TT_OK) status = loop(&f);
   rt_log_close(f.log);
   rt_evaluator_free(f.eval);

@@ -10,7 +10,7 @@ const cli_option cli_no_options[] = {{NULL, NULL, NULL}};
 const cli_command cli_commands[] = {
   {"train", "MODEL --data SET:DIR [options]", "trains a model", cli_train_options, cli_train},
   {"eval", "MODEL FILE --data SET:DIR [options]", "loads weights (safetensors) and prints loss and accuracy on the test part", cli_eval_options, cli_eval},
-  {"dump", "MODEL --stage=NAME[.2] [options]", "prints any stage of a model's compilation", cli_dump_options, cli_dump},
+  {"dump", "MODEL --stage=NAME [options]", "prints any stage of a model's compilation", cli_dump_options, cli_dump},
   {"run", "FILE.tt --input NAME=FILE.npy ... [options]", "runs a graph from its text form", cli_run_options, cli_run},
   {"opt", "FILE.tt --passes=a,b,c", "runs passes on a graph in text form and prints the result", cli_opt_options, cli_opt},
   {"bench", "jit-vs-interp|kernels [MODEL ...], matmul [MxNxK ...] [options]", "times training steps: against the interpreter, or kernel by kernel; or matrix products", cli_bench_options, cli_bench},
@@ -59,6 +59,44 @@ int cli_unknown(const char *what, const char *word, const char *const *names) {
     fprintf(stderr, "\n");
   }
   return 2;
+}
+
+bool cli_choice(const cli_args *a, const char *option, const char *const *names) {
+  const char *word = cli_get(a, option, NULL);
+  for (int i = 0; word && names[i]; i++)
+    if (strcmp(names[i], word) == 0) return true;
+  if (word) cli_unknown(option, word, names);
+  return !word;
+}
+
+bool cli_passes(const cli_args *a, const char *option, bool optional_only) {
+  const char *names[64], *rest = cli_get(a, option, "");
+  int n = 0;
+  for (const pass_info *p = pass_table; p->name && n < 63; p++)
+    if (p->optional || !optional_only) names[n++] = p->name;
+  names[n] = NULL;
+  while (*(rest += strspn(rest, ", "))) {
+    char word[64];
+    size_t length = strcspn(rest, ", ");
+    snprintf(word, sizeof word, "%.*s", (int)(length < 63 ? length : 63), rest);
+    bool known = false;
+    for (int i = 0; i < n; i++) known |= strcmp(names[i], word) == 0;
+    if (!known) {
+      cli_unknown(optional_only ? "optional pass" : "pass", word, names);
+      return false;
+    }
+    rest += length;
+  }
+  return true;
+}
+
+bool cli_target(const cli_args *a) {
+  static const char *const backends[] = {"jit", "interp", NULL}, *const cpus[] = {"native", "x86-64-v2", "x86-64-v3", "x86-64-v4", NULL};
+  const char *optimizers[32];
+  int n = 0;
+  for (const optim_info *o = optim_table; o->name && n < 31; o++) optimizers[n++] = o->name;
+  optimizers[n] = NULL;
+  return cli_choice(a, "backend", backends) && cli_choice(a, "cpu", cpus) && cli_choice(a, "optimizer", optimizers) && cli_passes(a, "skip", true);
 }
 
 int cli_fail(const tt_error *err) {
@@ -165,13 +203,14 @@ bool cli_has(const cli_args *a, const char *option) { return cli_get(a, option, 
 
 bool cli_int(const cli_args *a, const char *option, int64_t otherwise, int64_t least, int64_t *value) {
   const char *text = cli_get(a, option, NULL);
+  int64_t most = strcmp(option, "threads") == 0 ? 4096 : strcmp(option, "seed") == 0 ? INT64_MAX : INT32_MAX;     /* a team's; the others become int */
   *value = otherwise;
   if (!text) return true;
   char *end;
   errno = 0;
   *value = strtoll(text, &end, 10);
-  if (*text && !*end && !errno && *value >= least) return true;
-  fprintf(stderr, "tinytorch %s: --%s wants a whole number of at least %lld, not '%s'\n", a->command->name, option, (long long)least, text);
+  if (*text && !*end && !errno && *value >= least && *value <= most) return true;
+  fprintf(stderr, "tinytorch %s: --%s wants a whole number from %lld to %lld, not '%s'\n", a->command->name, option, (long long)least, (long long)most, text);
   return false;
 }
 
@@ -189,7 +228,7 @@ bool cli_double(const cli_args *a, const char *option, double otherwise, double 
 char *cli_read_file(const char *path, size_t *length, tt_error *err) {
   FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
   if (!f) {
-    tt_fail(err, TT_IO, "%s: %s", path, strerror(errno));
+    tt_fail(err, TT_IO, "error: the file cannot be read: %s\n  at %s\n  fix: give the path of a file that exists and may be read, or - for standard input", strerror(errno), path);
     return NULL;
   }
   size_t size = 0, capacity = 1 << 16, n;
@@ -203,10 +242,12 @@ char *cli_read_file(const char *path, size_t *length, tt_error *err) {
     }
   }
   bool failed = ferror(f);
+  int cause = errno;
   if (f != stdin) fclose(f);
   if (!text || failed) {
     free(text);
-    tt_fail(err, failed ? TT_IO : TT_NO_MEMORY, "%s: cannot be read", path);
+    if (failed) tt_fail(err, TT_IO, "error: the file cannot be read: %s\n  at %s\n  fix: give the path of a file, not of a folder", strerror(cause), path);
+    else tt_fail(err, TT_NO_MEMORY, "error: no memory for the file\n  at %s\n  fix: give a smaller file", path);
     return NULL;
   }
   text[size] = 0;
@@ -218,11 +259,11 @@ bool cli_write(const char *path, const char *text, tt_error *err) {
   bool standard = !path || strcmp(path, "-") == 0;
   FILE *f = standard ? stdout : fopen(path, "wb");
   if (!f) {
-    tt_fail(err, TT_IO, "%s: %s", path, strerror(errno));
+    tt_fail(err, TT_IO, "error: the file cannot be written: %s\n  at %s\n  fix: give a path in a folder that may be written", strerror(errno), path);
     return false;
   }
   bool ok = fputs(text, f) >= 0;
   if ((standard ? fflush(f) : fclose(f)) != 0) ok = false;
-  if (!ok) tt_fail(err, TT_IO, "%s: %s", standard ? "standard output" : path, strerror(errno));
+  if (!ok) tt_fail(err, TT_IO, "error: what is written is not whole: %s\n  at %s\n  fix: make room, or write to another place", strerror(errno), standard ? "standard output" : path);
   return ok;
 }

@@ -1,4 +1,4 @@
-/* cli.h: the `tinytorch` command. Each command is a row of the table in commands.c: its options, what it is for, and a function that
+/* cli.h: the `tinytorch` command. Each command is a row of the table in cli.c: its options, what it is for, and a function that
  * returns the exit status (0 fine, 1 failed, 2 wrongly called). Only this folder prints. */
 #ifndef TT_CLI_H
 #define TT_CLI_H
@@ -30,11 +30,15 @@ extern const cli_command cli_commands[];   /* ends with a NULL name */
 int cli_main(int argc, char **argv);
 const char *cli_get(const cli_args *a, const char *option, const char *otherwise);      /* the last one given */
 bool cli_has(const cli_args *a, const char *option);
-/* Numbers checked whole: what is not one is an error that names the option; false then. */
+/* Numbers checked whole and in range: what is not is an error that names the option; false then. */
 bool cli_int(const cli_args *a, const char *option, int64_t otherwise, int64_t least, int64_t *value);
 bool cli_double(const cli_args *a, const char *option, double otherwise, double *value);
 /* "unknown X 'word'; did you mean a, b?" on stderr; returns 2. names ends with NULL. */
 int cli_unknown(const char *what, const char *word, const char *const *names);
+/* Whether the option, if it is given, is one of the names; else cli_unknown has said so. */
+bool cli_choice(const cli_args *a, const char *option, const char *const *names);
+bool cli_target(const cli_args *a);        /* the same for backend, cpu, optimizer and skip, where the command has them */
+bool cli_passes(const cli_args *a, const char *option, bool optional_only);      /* the same for a list of passes */
 int cli_fail(const tt_error *err);         /* prints it, returns 1 */
 int cli_usage(const cli_args *a, const char *message);   /* prints message and usage, returns 2 */
 char *cli_read_file(const char *path, size_t *length, tt_error *err);

@@ -1,4 +1,6 @@
 /* dot.c: a graph as a picture, in Graphviz's language: one box a row, kernels as clusters, the user's source line under each op. */
+#include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,9 +90,12 @@ bool cli_dot_to_svg(const char *dot, const char *path, tt_error *err) {
   bool standard = !path || strcmp(path, "-") == 0;
   int pipes[2];
   fflush(stdout);
-  if (pipe(pipes) != 0) return tt_fail(err, TT_IO, "dump: no pipe for Graphviz"), false;
+  if (pipe(pipes) != 0) return tt_fail(err, TT_IO, "error: no pipe to Graphviz: %s\n  at --format=svg\n  fix: use --format=dot, and dot -Tsvg on it", strerror(errno)), false;
+  struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+  sigaction(SIGPIPE, &ignore, &before);                /* Graphviz may end before it has read all */
   pid_t child = fork();
   if (child == 0) {
+    sigaction(SIGPIPE, &before, NULL);
     dup2(pipes[0], 0);
     close(pipes[0]), close(pipes[1]);
     if (standard) execlp("dot", "dot", "-Tsvg", (char *)NULL);
@@ -105,10 +110,12 @@ bool cli_dot_to_svg(const char *dot, const char *path, tt_error *err) {
     done += (size_t)n;
   }
   close(pipes[1]);
+  sigaction(SIGPIPE, &before, NULL);
   int status = 0;
   if (child > 0) waitpid(child, &status, 0);
   if (child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
   bool missing = child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 127;
-  tt_fail(err, TT_IO, missing ? "dump: Graphviz's dot is not installed\n  fix: install graphviz, or use --format=dot" : "dump: Graphviz's dot failed");
+  tt_fail(err, TT_IO, "error: %s\n  at --format=svg\n  fix: %s", missing ? "Graphviz's dot is not installed" : "Graphviz's dot failed",
+          missing ? "install graphviz, or use --format=dot" : "give an output that may be written, or use --format=dot");
   return false;
 }

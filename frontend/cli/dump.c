@@ -6,12 +6,12 @@
 #include "options.h"
 
 const cli_option cli_dump_options[] = {
-  {"stage", "NAME[.2]", "trace, a pass of the pipeline (its second run: NAME.2), loops, llvm or asm"},
+  {"stage", "NAME", "trace, a pass of the pipeline, loops, llvm or asm (default trace)"},
   {"train", NULL, "the training step, not the evaluation"},
   {"format", "text|dot|svg", "default text"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"batch-size", "N", "default: the model's"},
-  {"optimizer", "NAME", "sgd, adam or adamw (default: the model's)"},
+  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
   CLI_CPU, CLI_SKIP,
   {"output", "FILE", "instead of standard output"},
@@ -23,30 +23,13 @@ static void print_time(void *user, const char *pass, const ir_graph *g, double m
   if (user) fprintf(stderr, "%8.2f ms  %-10s %5u rows\n", milliseconds, pass, g->n_nodes);
 }
 
-/* Whether the stage is a name (or NAME.2) that the pipeline has; codegen's stages are those after it. */
-static int stage_kind(const char *stage) {
-  static const char *const machine[] = {"loops", "llvm", "asm"};
-  for (int i = 0; i < 3; i++)
-    if (strcmp(stage, machine[i]) == 0) return 2;
-  const char *dot = strchr(stage, '.');
-  size_t n = dot ? (size_t)(dot - stage) : strlen(stage);
-  int which = dot ? atoi(dot + 1) : 1, seen = 0;
-  if (!dot && strcmp(stage, "trace") == 0) return 1;
-  for (const pass_info *p = pass_table; p->name; p++)
-    if (strlen(p->name) == n && strncmp(p->name, stage, n) == 0 && ++seen == which) return 1;
-  return 0;
-}
-
-static void unknown_stage(const char *stage) {
+/* trace, the passes, and codegen's stages behind them. */
+static bool stage_known(const cli_args *a) {
   const char *names[64] = {"trace"};
   int n = 1;
-  for (const pass_info *p = pass_table; p->name && n < 60; p++) {
-    bool again = false;
-    for (int i = 0; i < n; i++) again |= strcmp(names[i], p->name) == 0;
-    if (!again) names[n++] = p->name;
-  }
+  for (const pass_info *p = pass_table; p->name && n < 60; p++) names[n++] = p->name;
   names[n++] = "loops", names[n++] = "llvm", names[n++] = "asm", names[n] = NULL;
-  cli_unknown("stage", stage, names);
+  return cli_choice(a, "stage", names);
 }
 
 int cli_dump(const cli_args *a) {
@@ -55,14 +38,9 @@ int cli_dump(const cli_args *a) {
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
   const char *stage = cli_get(a, "stage", "trace"), *format = cli_get(a, "format", "text"), *output = cli_get(a, "output", NULL);
-  int kind = stage_kind(stage);
-  if (!kind) {
-    unknown_stage(stage);
-    return 2;
-  }
-  if (strcmp(format, "text") != 0 && strcmp(format, "dot") != 0 && strcmp(format, "svg") != 0)
-    return cli_unknown("format", format, (const char *const[]){"text", "dot", "svg", NULL});
-  if (kind == 2 && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
+  bool machine = strcmp(stage, "loops") == 0 || strcmp(stage, "llvm") == 0 || strcmp(stage, "asm") == 0;
+  if (!stage_known(a) || !cli_choice(a, "format", (const char *const[]){"text", "dot", "svg", NULL}) || !cli_target(a)) return 2;
+  if (machine && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
   int64_t batch, channels = info->channels, height = info->size, width = info->size;
   if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return 2;
   model_config arg = {.classes = 10};
@@ -85,12 +63,12 @@ int cli_dump(const cli_args *a) {
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
     const ir_graph *shown = g;
-    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, kind == 2 ? NULL : stage, &o, print_time, cli_has(a, "time-passes") ? &err : NULL, &err) == TT_OK) shown = out;
+    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, print_time, cli_has(a, "time-passes") ? &err : NULL, &err) == TT_OK) shown = out;
     if (!err.status) {
-      text = kind == 2 ? cg_dump(shown, stage, &cpu, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
-      if (!text) tt_fail(&err, TT_NO_MEMORY, "dump: no memory");
-      else if (strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);
-      else cli_write(output, text, &err);
+      text = machine ? cg_dump(shown, stage, &cpu, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
+      if (text && strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);
+      else if (text) cli_write(output, text, &err);
+      else if (!err.status) tt_fail(&err, TT_NO_MEMORY, "error: no memory for the text\n  at stage %s\n  fix: free memory, or take a smaller batch", stage);
     }
   }
   if (m) cli_warnings(m);

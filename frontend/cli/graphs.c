@@ -22,14 +22,19 @@ static ir_graph *read_graph(const char *path, tt_error *err) {
   if (!text) return NULL;
   ir_graph *g = ir_parse(text, length, path, err);
   free(text);
-  return g;
+  tt_error wrong = {0};
+  if (!g || ir_verify(g, "reading", &wrong) == TT_OK) return g;
+  char *fix = strstr(wrong.message, "\n  fix:");        /* it is the text that is wrong, not the compiler */
+  tt_fail(err, TT_INVALID, "%.*s in %s\n  fix: correct the text", (int)(fix ? fix - wrong.message : (long)strlen(wrong.message)), wrong.message, path);
+  ir_graph_free(g);
+  return NULL;
 }
 
 int cli_opt(const cli_args *a) {
   tt_error err = {0};
   if (a->n_words != 1) return cli_usage(a, "one file (or -)");
   double clip;
-  if (!cli_double(a, "clip-norm", 0, &clip)) return 2;
+  if (!cli_double(a, "clip-norm", 0, &clip) || !cli_target(a) || !cli_passes(a, "passes", false)) return 2;
   cg_cpu cpu;
   if (cg_cpu_get(NULL, &cpu, &err)) return cli_fail(&err);
   pass_options o = {.train = cli_has(a, "train"), .optimizer = cli_get(a, "optimizer", "sgd"), .hyper = cli_get(a, "hyper", NULL), .clip_norm = clip,
@@ -42,6 +47,7 @@ int cli_opt(const cli_args *a) {
   }
   char *text = g && !err.status ? ir_print(g) : NULL;
   if (text) cli_write(cli_get(a, "output", NULL), text, &err);
+  else if (!err.status) tt_fail(&err, TT_NO_MEMORY, "error: no memory for the text\n  at %s\n  fix: free memory", a->words[0]);
   free(text);
   ir_graph_free(g);
   return err.status ? cli_fail(&err) : 0;
@@ -61,11 +67,12 @@ static void print_tensor(const char *name, tt_tensor *x) {
   tt_shape s = tt_tensor_shape(x);
   char type[128];
   int64_t count = tt_shape_count(&s);
+  bool wide = tt_dtype_size(tt_tensor_dtype(x)) == 8;
   printf("%s: %s =", name, tt_type_text(tt_tensor_dtype(x), &s, type, sizeof type));
   for (int64_t i = 0; i < count && i < 1000; i++) {
     int64_t index[TT_MAX_RANK], rest = i;
     for (int d = s.rank - 1; d >= 0; d--) index[d] = rest % s.dim[d], rest /= s.dim[d];
-    printf(" %.9g", tt_tensor_at(x, index));
+    printf(wide ? " %.17g" : " %.9g", tt_tensor_at(x, index));
   }
   printf(count > 1000 ? " ... (%lld in all; --output %s=FILE.npy has them)\n" : "\n", (long long)count, name);
 }
@@ -97,8 +104,8 @@ static bool names_known(const cli_args *a, const rt_program *p, const char *opti
         size_t used = strlen(have);
         if (fits && slot->name) snprintf(have + used, sizeof have - used, "%s%s", used ? ", " : "", slot->name);
       }
-      tt_fail(err, TT_INVALID, "--%s %s: the graph has no %s of that name\n  fix: write --%s NAME=FILE.npy with one of: %s", option, a->values[i],
-              outputs ? "output" : "input or param", option, have);
+      tt_fail(err, TT_INVALID, "error: the graph has no %s of that name\n  at --%s %s\n  fix: write --%s NAME=FILE.npy with one of: %s", outputs ? "output" : "input or param", option,
+              a->values[i], option, have[0] ? have : "(it has none)");
       return false;
     }
   }
@@ -113,7 +120,7 @@ static bool bind_slots(const cli_args *a, const rt_program *p, rt_instance *x, t
     tt_tensor *t = NULL, *dense = NULL;
     if (file) t = tt_npy_load(file, err);
     else if (s->kind == RT_PARAM) t = tt_tensor_new(s->dtype, &s->shape, err);
-    else tt_fail(err, TT_INVALID, "input %s is missing\n  fix: add --input %s=FILE.npy", s->name, s->name);
+    else tt_fail(err, TT_INVALID, "error: no data for an input\n  at %%%s of the graph\n  fix: add --input %s=FILE.npy", s->name, s->name);
     if (t) dense = tt_tensor_dense(t, err);
     if (dense) rt_bind(x, s->name, dense, err);
     tt_tensor_free(t);
@@ -128,9 +135,8 @@ int cli_run(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one file (or -)");
   const char *backend = cli_get(a, "backend", "jit");
   bool interp = strcmp(backend, "interp") == 0;
-  if (!interp && strcmp(backend, "jit") != 0) return cli_unknown("backend", backend, (const char *const[]){"jit", "interp", NULL});
   int64_t threads;
-  if (!cli_int(a, "threads", 0, 0, &threads)) return 2;
+  if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads)) return 2;
   cg_options co = {.cpu = cli_get(a, "cpu", NULL)};
   cg_cpu cpu;
   ir_graph *g = NULL, *ready = NULL;

@@ -1,4 +1,5 @@
 /* train.c: the commands train and eval. */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@ const cli_option cli_train_options[] = {
   {"warmup", "N", "steps in which the rate grows to its value"},
   {"step-size", "N", "of --schedule step: steps between two cuts"},
   {"gamma", "X", "of --schedule step: factor of a cut (default 0.1)"},
-  {"optimizer", "NAME", "sgd, adam or adamw (default: the model's)"},
+  {"optimizer", "NAME", "a row of passes/optim.def: sgd, adam, adamw ... (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters, such as \"momentum=0.9, weight_decay=5e-4\""},
   {"clip-norm", "X", "scale gradients to this global norm at most"},
   {"flip", NULL, "augmentation: left-right"},
@@ -53,13 +54,9 @@ const model_info *cli_model(const char *name) {
 
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err) {
   int64_t threads, seed;
-  if (!cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
+  if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
   tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
                         .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
-  if (o.backend && strcmp(o.backend, "jit") != 0 && strcmp(o.backend, "interp") != 0) {
-    cli_unknown("backend", o.backend, (const char *const[]){"jit", "interp", NULL});
-    return NULL;
-  }
   return tt_model_new(info->function, arg, &o, err);
 }
 
@@ -77,6 +74,16 @@ static void report(void *user, const char *line, bool transient) {
   fflush(stdout);
 }
 
+/* Asked before training, not when it is done. */
+static bool can_write(const char *path, tt_error *err) {
+  const char *slash = strrchr(path, '/');
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".");
+  if (access(folder, W_OK | X_OK) == 0) return true;
+  tt_fail(err, TT_IO, "error: weights cannot be saved: %s\n  at --save %s\n  fix: give a path in a folder that may be written", strerror(errno), path);
+  return false;
+}
+
 int cli_train(const cli_args *a) {
   tt_error err = {0};
   if (a->n_words != 1) return cli_usage(a, "one model");
@@ -86,18 +93,16 @@ int cli_train(const cli_args *a) {
   if (!what) return cli_usage(a, "--data is missing");
   int64_t epochs, max_steps, batch, warmup, step_size, crop, every, seed;
   double lr, gamma, clip;
-  if (!cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
+  if (!cli_target(a) || !cli_choice(a, "schedule", (const char *const[]){"constant", "step", "cosine", NULL}) || !cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
       !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) || !cli_int(a, "crop", 0, 0, &crop) ||
       !cli_int(a, "checkpoint-every", 0, 0, &every) || !cli_int(a, "seed", 1, 0, &seed) || !cli_double(a, "lr", info->lr, &lr) ||
       !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip)) return 2;
   const char *schedule = cli_get(a, "schedule", info->schedule), *optimizer = cli_get(a, "optimizer", info->optimizer);
-  static const char *const schedules[] = {"constant", "step", "cosine", NULL}, *const optimizers[] = {"sgd", "adam", "adamw", NULL};
-  bool known = false;
-  for (int i = 0; schedules[i]; i++) known |= strcmp(schedules[i], schedule) == 0;
-  if (!known) return cli_unknown("schedule", schedule, schedules);
-  known = false;
-  for (int i = 0; optimizers[i]; i++) known |= strcmp(optimizers[i], optimizer) == 0;
-  if (!known) return cli_unknown("optimizer", optimizer, optimizers);
+  const char *save = cli_get(a, "save", NULL);
+  if (lr <= 0) return cli_usage(a, "--lr wants a number above 0");
+  if (clip < 0 || gamma < 0) return cli_usage(a, "--clip-norm and --gamma want numbers of at least 0");
+  if (save && !can_write(save, &err)) return cli_fail(&err);
+  if (cli_has(a, "resume") && !cli_has(a, "checkpoint")) return cli_usage(a, "--resume goes with --checkpoint DIR");
 
   tt_dataset *train = tt_dataset_open(what, true, &err), *test = train ? tt_dataset_open(what, false, &err) : NULL;
   if (!test) {
@@ -109,7 +114,7 @@ int cli_train(const cli_args *a) {
   if (!m && !err.status) return 2;
   tt_fit_result result = {0};
   if (m) {
-    struct sigaction action = {.sa_handler = on_interrupt}, before;
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */
     sigaction(SIGINT, &action, &before);
     tt_train_options o = {
       .train = train, .test = test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
@@ -123,7 +128,6 @@ int cli_train(const cli_args *a) {
     if (status == TT_OK)
       printf("%s: %lld steps in %.1f s (%.0f images/s), loss %.4f, test accuracy %.2f%%\n", info->name, (long long)result.steps, result.seconds,
              result.samples_per_second, result.loss, 100 * result.test_accuracy);
-    const char *save = cli_get(a, "save", NULL);
     if ((status == TT_OK || status == TT_INTERRUPTED) && save) {
       tt_error save_err = {0};
       if (tt_model_save(m, save, &save_err) != TT_OK) err = save_err;
@@ -147,7 +151,7 @@ int cli_eval(const cli_args *a) {
   const char *what = cli_get(a, "data", NULL);
   if (!what) return cli_usage(a, "--data is missing");
   int64_t batch;
-  if (!cli_int(a, "batch-size", 64, 1, &batch)) return 2;
+  if (!cli_target(a) || !cli_int(a, "batch-size", 64, 1, &batch)) return 2;
   tt_dataset *test = tt_dataset_open(what, false, &err);
   if (!test) return cli_fail(&err);
   model_config arg = {.classes = test->n_classes};

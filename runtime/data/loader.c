@@ -21,6 +21,7 @@ struct tt_loader {
   tt_dataset d;
   tt_loader_options o;
   int64_t n_batches;
+  uint64_t columns;                /* about the square root of the number of samples */
   float table[4][256];             /* of each channel: byte to normalized number */
   place *ring;
   int n_places, n_threads;
@@ -39,20 +40,18 @@ static uint32_t word(const tt_loader *l, int64_t epoch, uint32_t stream, uint64_
   return out[0];
 }
 
-/* Sample at place p of an epoch. A Feistel network permutes the numbers below a power of four; what falls beyond n goes through it again. */
+/* Sample at place p of an epoch: a Feistel network over pairs (left, right) of left < rows, right < columns, which permutes
+ * 0 .. rows*columns-1; what falls beyond n, a row at most, goes through it again. */
 static int64_t shuffled(const tt_loader *l, int64_t epoch, int64_t p) {
-  int half = 1;
-  while (half < 31 && (int64_t)1 << 2 * half < l->d.n) half++;
-  uint64_t mask = ((uint64_t)1 << half) - 1, v = (uint64_t)p;
+  uint64_t n = (uint64_t)l->d.n, columns = l->columns, rows = (n - 1) / columns + 1, v = (uint64_t)p;
   do {
-    uint64_t left = v >> half, right = v & mask;
-    for (uint64_t round = 0; round < ROUNDS; round++) {
-      uint64_t mixed = left ^ (word(l, epoch, STREAM_ORDER, round << 32 | right) & mask);
-      left = right;
-      right = mixed;
+    uint64_t left = v / columns, right = v % columns;
+    for (uint64_t round = 0; round < ROUNDS; round += 2) {
+      left = (left + word(l, epoch, STREAM_ORDER, round << 32 | right)) % rows;
+      right = (right + word(l, epoch, STREAM_ORDER, (round + 1) << 32 | left)) % columns;
     }
-    v = left << half | right;
-  } while (v >= (uint64_t)l->d.n);
+    v = left * columns + right;
+  } while (v >= n);
   return (int64_t)v;
 }
 
@@ -68,17 +67,19 @@ static void copy_image(const tt_loader *l, int64_t sample, int64_t epoch, int64_
   for (int64_t c = 0; c < l->d.channels; c++) {
     const uint8_t *from = l->d.pixels + (sample * l->d.channels + c) * h * w;
     const float *table = l->table[c];
+    int64_t first = flip ? dx : -dx, end = w + first;    /* the columns that show the picture; elsewhere it is padded */
+    if (first < 0) first = 0;
+    if (end > w) end = w;
     for (int64_t y = 0; y < h; y++, to += w) {
       bool row = y + dy >= 0 && y + dy < h;
       const uint8_t *line = from + (row ? (y + dy) * w : 0);
-      if (row && !dx && !flip) {
-        for (int64_t x = 0; x < w; x++) to[x] = table[line[x]];
-        continue;
-      }
-      for (int64_t x = 0; x < w; x++) {
-        int64_t at = (flip ? w - 1 - x : x) + dx;
-        to[x] = table[row && at >= 0 && at < w ? line[at] : 0];              /* zeros of the picture, then normalized */
-      }
+      int64_t x = 0, stop = row ? end : 0;
+      for (; x < (row ? first : w); x++) to[x] = table[0];                   /* zeros of the picture, then normalized */
+      if (flip)
+        for (; x < stop; x++) to[x] = table[line[w - 1 - x + dx]];
+      else
+        for (; x < stop; x++) to[x] = table[line[x + dx]];
+      for (; x < w; x++) to[x] = table[0];
     }
   }
 }
@@ -144,6 +145,7 @@ tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_err
     l->d = *d;
     l->o = *o;
     l->held = -1;
+    for (l->columns = 1; l->columns * l->columns < (uint64_t)d->n;) l->columns++;
     l->n_batches = o->drop_last ? d->n / o->batch : (d->n - 1) / o->batch + 1;
     l->n_places = n_threads + 2;                         /* one held, one being waited for, one for each thread */
     l->ring = calloc((size_t)l->n_places, sizeof *l->ring);

@@ -36,11 +36,12 @@ static void draw(uint8_t *pixels, int kind, uint64_t image, uint32_t part) {
     colour[darker][c] = 20 + (int)(WORD(4 + c) % 70);
     colour[!darker][c] = 140 + (int)(WORD(8 + c) % 95);
   }
-  uint32_t noise = 1 + WORD(12) % 40;
+  uint32_t noise = 1 + WORD(12) % 40, words[4];
   for (int y = 0; y < SIDE; y++)
     for (int x = 0; x < SIDE; x++) {
+      if (x % 4 == 0) tt_philox((uint32_t[4]){(uint32_t)(y * SIDE + x), 0, 1, part}, (uint32_t[2]){(uint32_t)image, (uint32_t)(image >> 32)}, words);
       bool in = inside(kind, 16 * x + 8 - cx, 16 * y + 8 - cy, r);
-      uint32_t word = WORD(64 + y * SIDE + x);
+      uint32_t word = words[x % 4];
       for (int c = 0; c < 3; c++) {
         int value = colour[in][c] + (int)((word >> (10 * c) & 1023) * (2 * noise) / 1023) - (int)noise;
         pixels[c * PIXELS + y * SIDE + x] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);

@@ -62,7 +62,7 @@ static void check_kernel(ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const
     lp_free(k);
   }
   ir_values_free(g, values);
-  (void)data_a, (void)data_b;
+  free(data_a), free(data_b);
   ir_graph_free(g);
 }
 

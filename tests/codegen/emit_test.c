@@ -68,8 +68,6 @@ static area area_new(size_t bytes) {
 
 static const char *levels[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "native"};
 
-static const char *print(const lp_kernel *k) { return lp_print(k); }
-
 /* Runs n kernels of one shape of arguments on every level the CPU has and compares all buffers within `limit` ulps. limits: one a kernel or NULL for exact. */
 static void check(lp_kernel *const *ks, int n, const double *limits) {
   const cg_llvm_api *a = api();
@@ -81,7 +79,7 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
       cpu.name = levels[l], cpu.vector_bytes = 64, cpu.n_registers = 32, cpu.avx512 = true;
       for (int i = 0; i < n; i += 7) {
         char *text = a->text(&cpu, ks[i], true, &err);
-        cr_assert(text, "%s\n%s", err.message, print(ks[i]));
+        cr_assert(text, "%s\n%s", err.message, lp_print(ks[i]));
         free(text);
       }
       continue;
@@ -112,7 +110,7 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
         g[n_args] = got[n_args].data, w[n_args] = want[n_args].data;
         n_args++;
       }
-      cr_assert(lp_eval(k, (void *const *)w, 0, k->tasks, &err) == TT_OK, "%s\n%s", err.message, print(k));
+      cr_assert(lp_eval(k, (void *const *)w, 0, k->tasks, &err) == TT_OK, "%s\n%s", err.message, lp_print(k));
       int64_t cut = below(k->tasks + 1);
       code[i]((char *const *)g, 0, cut, scratch, &rt_function_table);
       code[i]((char *const *)g, cut, k->tasks, scratch, &rt_function_table);
@@ -123,9 +121,8 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
           char *x = got[b].data + (size_t)j * size, *y = want[b].data + (size_t)j * size;
           bool same = tt_dtype_in(t, TT_REAL) ? ulps(t, x, y) <= (limits ? limits[i] : 0) : !memcmp(x, y, size);
           if (same) continue;
-          char *ir = a->text(&cpu, k, false, NULL);
-          cr_assert(same, "%s: %s[%ld] is %.17g, not %.17g (%g ulp)\n%s\n%s", levels[l], k->buffers[b].name, (long)j, ir_load_double(t, x, 0), ir_load_double(t, y, 0),
-                    ulps(t, x, y), print(k), getenv("SHOW") ? ir : "");
+          cr_assert(same, "%s: %s[%ld] is %.17g, not %.17g (%g ulp)\n%s\n%s", levels[l], k->buffers[b].name, (long)j, ir_load_double(t, x, 0),
+                    ir_load_double(t, y, 0), ulps(t, x, y), lp_print(k), getenv("SHOW") ? a->text(&cpu, k, false, NULL) : "");
         }
         munmap(got[b].map, got[b].mapped), munmap(want[b].map, want[b].mapped);
       }
@@ -136,6 +133,7 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
   }
 }
 
+/* And frees them. */
 static void check_all(lp_kernel **ks, int n, const double *limits) {
   check(ks, n, limits);
   for (int i = 0; i < n; i++) lp_free(ks[i]);
@@ -253,6 +251,7 @@ typedef struct {
   int locals[32], n_locals;          /* readable here */
   int64_t sites;                     /* stores made so far: each has a part of `out` of its own */
   bool in_vector;
+  int base;                          /* locals before the vector loop: it must not set those */
 } maker;
 
 enum { COUNT = 3000, SITE = 400, MAX_SITES = 12, SCRATCH = 64 };
@@ -307,7 +306,7 @@ static lp_ref expression(maker *m, int depth) {
 
 static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
   lp_kernel *k = m->k;
-  int n_locals = m->n_locals, reducible = m->n_locals;
+  int n_locals = m->n_locals;
   for (int i = 0; i < budget; i++) {
     switch (below(8)) {
     case 0: {
@@ -316,18 +315,14 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
       if (m->n_locals < 32) m->locals[m->n_locals++] = l;
       break;
     }
-    case 1:      /* a vector loop may set only what was declared in it */
-      if (m->n_locals > (m->in_vector ? n_locals : 0)) emit_set(k, at, LS_SET, IR_poison, m->locals[m->n_locals - 1], lp_int(k, below(2)), expression(m, 2));
+    case 1:      /* also from loops further inside */
+      if (m->n_locals > (m->in_vector ? m->base : 0)) emit_set(k, at, LS_SET, IR_poison, m->locals[m->n_locals - 1], lp_int(k, below(2)), expression(m, 2));
       break;
     case 2: case 3:
       if (m->sites < MAX_SITES) {      /* element: all open variables, each at most 20 times */
         lp_ref i2 = lp_int(k, 0);
         int64_t size = 1;
-        for (int v = m->n_open - 1; v > 0 && size < SITE; v--) {
-          int64_t end = 20;
-          i2 = lp_add(k, lp_mul(k, lp_var(k, m->open[v]), size), i2);
-          size *= end;
-        }
+        for (int v = m->n_open - 1; v > 0; v--, size *= 20) i2 = lp_add(k, lp_mul(k, lp_var(k, m->open[v]), size), i2);
         i2 = lp_add(k, lp_mul(k, lp_var(k, 0), SITE * MAX_SITES * 20), lp_add(k, i2, lp_int(k, m->sites * SITE * 20)));
         emit_store(k, at, m->out, i2, expression(m, 3), below(3) ? 0 : guard_of(m));
         m->sites++;
@@ -341,13 +336,11 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
         lp_cursor inside;
         lp_for(k, at, var, end > 4 && below(4) == 0 ? 1 + below(3) : 0, end, vector ? below(8) == 0 ? 6 : lane_counts[below(5)] : 1, &inside);
         m->open[m->n_open++] = var;
-        if (vector) m->in_vector = true;
+        if (vector) m->in_vector = true, m->base = m->n_locals;
         if (reduces) {      /* a reduction's local is not read in its loop */
           int target = m->locals[m->n_locals - 1];
           m->n_locals--;
           emit_set(k, &inside, LS_REDUCE, m->t == TT_BOOL ? IR_or : below(2) ? IR_add : IR_max, target, lp_int(k, below(2)), expression(m, 2));
-          m->n_locals = 0;
-          emit_store(k, &inside, m->out, lp_int(k, COUNT * 0), lp_const(k, m->t, 0), lp_op(k, IR_lt, TT_BOOL, lp_var(k, var), lp_int(k, 0), 0));
         } else {
           int keep_locals[32];
           memcpy(keep_locals, m->locals, sizeof keep_locals);
@@ -372,7 +365,6 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
     default: break;
     }
   }
-  (void)reducible;
   m->n_locals = n_locals;
 }
 

@@ -208,3 +208,25 @@ Test(memory, empty_shapes) {
   check(g, "decompose,tidy,layout,fuse,schedule,memory", &o, 1);
   check(again, "decompose,schedule,memory", &o, 1);
 }
+
+/* Plans name rows by number (inplace, reuse): a dump that is read again says the same, and is verified again. */
+Test(memory, dumps_parse_back) {
+  ir_graph *g = ir_graph_new("back");
+  float table[4] = {1, 2, 3, 4};
+  ir_ref c = ir_const(g, TT_F32, S(4), table), x = ir_input(g, "x", TT_F32, S(4, 4)), p = ir_param(g, "p", TT_F32, S(4, 4), true);
+  ir_ref y = ir_ew2(g, IR_mul, ir_matmul(g, x, x, false, false, 1), c);
+  ir_assign(g, p, ir_ew2(g, IR_add, p, y));
+  ir_output_add(g, "y", ir_matmul(g, y, ir_input(g, "z", TT_F32, S(4, 4)), false, false, 1));
+  pass_options o = options_of_test;
+  ir_graph *f = passes(g, "fuse,schedule,memory", &o);
+  cr_expect_eq(pairs_of(f, "inplace"), 1);
+  char *text = ir_print(f);
+  tt_error err = {0};
+  ir_graph *back = ir_parse(text, strlen(text), "dump", &err);
+  cr_assert(back, "%s", err.message);
+  cr_expect_eq(ir_verify(back, "parsing", &err), TT_OK, "%s", err.message);
+  char *again = ir_print(back);
+  cr_expect_str_eq(text, again);
+  free(text), free(again);
+  ir_graph_free(g), ir_graph_free(f), ir_graph_free(back);
+}

@@ -14,7 +14,7 @@ static void line(void *user, const char *text) {
   if (strchr(text, '\n')) s->ok = false;
   if (!strstr(text, "thread)") && !strstr(text, "threads)")) return;
   s->figures++;
-  if (!(atof(text + 42) > 0)) s->ok = false;                                 /* the name's column is 42 wide */
+  if (!(atof(text + 44) > 0)) s->ok = false;                                 /* the name's column is 44 wide */
 }
 
 Test(machine, report, .timeout = 100) {
