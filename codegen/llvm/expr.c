@@ -279,14 +279,12 @@ em_val em_address(em *e, int64_t buffer, em_val index) {
   return LLVMBuildGEP2(e->b, t, e->kernel->pointers[buffer], &index, 1, "");
 }
 
+/* Not "invariant", though the kernel writes no such buffer: a result may lie over an argument (memory.c), and then the order of loads and
+ * stores at one index is what counts. */
 static em_val load_at(em *e, int64_t buffer, em_val pointer, int width) {
   const lp_buffer *f = &e->kernel->k->buffers[buffer];
   em_val v = LLVMBuildLoad2(e->b, em_memory_type(e, f->dtype, width), pointer, "");
   LLVMSetAlignment(v, (unsigned)tt_dtype_size(f->dtype));
-  if (!f->written) {
-    em_val none = LLVMMetadataAsValue(e->context, LLVMMDNodeInContext2(e->context, NULL, 0));
-    LLVMSetMetadata(v, LLVMGetMDKindIDInContext(e->context, "invariant.load", 14), none);
-  }
   return v;
 }
 
