@@ -111,7 +111,11 @@ int cli_train(const cli_args *a) {
   }
   model_config arg = {.classes = train->n_classes};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (!m && !err.status) return 2;
+  if (!m && !err.status) {
+    tt_dataset_free(train);
+    tt_dataset_free(test);
+    return 2;
+  }
   tt_fit_result result = {0};
   if (m) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */

@@ -13,13 +13,13 @@
 
 #line 1 "matmul_inner.c"
 WRONG(matmul_inner) {
-  tt_val h = tt_linear(tt_flatten(x, 1), "fc1", 128);
-  return tt_matmul(tt_relu(h), tt_param(x, "w2", TT_SHAPE(64, 10), tt_init_zeros()));
+  tt_val h = tt_relu(tt_linear(tt_flatten(x, 1), "fc1", 128));
+  return tt_matmul(h, tt_param(x, "w2", TT_SHAPE(64, 10), tt_init_zeros()));
 }
 #line 1 "matmul_transposed.c"
 WRONG(matmul_transposed) {
-  tt_val h = tt_linear(tt_flatten(x, 1), "fc1", 128);
-  return tt_matmul(tt_relu(h), tt_param(x, "w2", TT_SHAPE(10, 128), tt_init_zeros()));
+  tt_val h = tt_relu(tt_linear(tt_flatten(x, 1), "fc1", 128));
+  return tt_matmul(h, tt_param(x, "w2", TT_SHAPE(10, 128), tt_init_zeros()));
 }
 #line 1 "matmul_batch.c"
 WRONG(matmul_batch) {
