@@ -207,11 +207,8 @@ static void choose_tile(contraction *c, int64_t machine_lanes) {
 }
 
 static bool costly(const ir_graph *g, uint32_t region) {
-  for (ir_ref r = 1; r < g->n_nodes; r++) {
-    const ir_node *n = ir_at(g, r);
-    if (n->region == region && ((n->op >= IR_exp && n->op <= IR_sigmoid && n->op != IR_sqrt) || n->op == IR_pow || n->op == IR_atan2 ||
-                                n->op == IR_fmod || n->op == IR_random)) return true;
-  }
+  for (ir_ref r = 1; r < g->n_nodes; r++)
+    if (ir_at(g, r)->region == region && pass_op_cost((ir_op)ir_at(g, r)->op) >= PASS_COSTLY) return true;
   return false;
 }
 

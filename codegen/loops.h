@@ -100,7 +100,6 @@ lp_ref lp_get(lp_kernel *k, int local, lp_ref index);
 lp_ref lp_load(lp_kernel *k, int buffer, lp_ref index, lp_ref guard, lp_ref otherwise);
 lp_ref lp_op(lp_kernel *k, ir_op op, tt_dtype result, lp_ref a, lp_ref b, lp_ref c);    /* folds and simplifies */
 lp_ref lp_fma(lp_kernel *k, lp_ref a, lp_ref b, lp_ref sum);           /* a*b+sum, in the type of sum */
-lp_ref lp_fma(lp_kernel *k, lp_ref a, lp_ref b, lp_ref c);
 lp_ref lp_philox(lp_kernel *k, lp_ref seed, lp_ref step, lp_ref index, int64_t stream);
 lp_ref lp_add(lp_kernel *k, lp_ref a, lp_ref b);                       /* i64 */
 lp_ref lp_mul(lp_kernel *k, lp_ref a, int64_t b);

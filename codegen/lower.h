@@ -1,6 +1,5 @@
 /* lower.h: what lower.c (loop kernels) and contract.c (register tiles) share: rows of a kernel evaluated at an index.
- *
- * (Interface fixed by contract.c, which uses it: the owner of lower.c may add to it.) */
+ * lower_pull.c has the functions that stand here. */
 #ifndef TT_LOWER_H
 #define TT_LOWER_H
 
@@ -33,7 +32,7 @@ void lower_hook(lower_ctx *lx, ir_ref r, const lp_ref *index, lp_ref value);
 bool lower_push(lower_ctx *lx, ir_ref from, ir_ref to, const lp_ref *from_index, lp_ref *to_index);
 lp_ref lower_linear(lower_ctx *lx, ir_ref r, const lp_ref *index);       /* row-major element number in r's shape */
 
-/* For loop kernels (lower.c, lower_loop.c, lower_special.c). */
+/* For loop kernels (lower.c, lower_choose.c, lower_special.c). */
 lower_ctx *lower_fork(const lower_ctx *lx, lp_kernel *k);                 /* the same kernel of the graph into another k (to try something); no hooks */
 lp_ref lower_pull_if(lower_ctx *lx, ir_ref r, const lp_ref *index, lp_ref guard, lp_ref otherwise);   /* read only where guard holds */
 bool lower_pulled_at(lower_ctx *lx, ir_ref r, const lp_ref *index);       /* was row r evaluated at this index, unguarded, since the last hook? */

@@ -113,13 +113,7 @@ static bool join_groups(loop_nest *ln) {
   return true;
 }
 
-static bool is_costly(ir_op op) {
-  switch (op) {
-  case IR_exp: case IR_expm1: case IR_log: case IR_log1p: case IR_sin: case IR_cos: case IR_tan: case IR_atan: case IR_tanh:
-  case IR_erf: case IR_sigmoid: case IR_pow: case IR_atan2: case IR_random: return true;
-  default: return false;
-  }
-}
+static bool is_costly(ir_op op) { return pass_op_cost(op) >= PASS_COSTLY; }
 
 /* Cost of one element when this group is vectorized, in operations of a machine vector. */
 static double cost_of(const probe *p, int group) {

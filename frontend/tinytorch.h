@@ -127,7 +127,7 @@ typedef tt_val tt_model_fn(tt_val x, void *arg);
 /* loss of a prediction [B, ...] and the labels [B] (i32): a scalar. */
 typedef tt_val tt_loss_fn(tt_val prediction, tt_val y, void *arg);
 
-typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;    /* params whose name starts with pattern; optimizer NULL: frozen */
+typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;    /* params called pattern or pattern.*; optimizer NULL: frozen */
 
 typedef struct {
   const char *backend;             /* "jit" (also NULL): machine code; "interp": plain C, op by op, the reference */
@@ -135,7 +135,7 @@ typedef struct {
   int n_threads;                   /* to compile with; 0: as many as there are */
   const char *skip;                /* "layout,fuse": optional passes left out */
   bool train;                      /* output 0 is the loss: gradients and the optimizer's update are added */
-  const char *optimizer;           /* "sgd" (also NULL), "adam", "adamw" */
+  const char *optimizer;           /* a row of passes/optim.def: "sgd" (also NULL), "adam", "adamw" ... */
   const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
   tt_param_group groups[8];        /* up to the first without a pattern */
   double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */

@@ -222,7 +222,7 @@ void ir_name(ir_graph *g, ir_ref r, const char *name) {
 const char *ir_label(const ir_graph *g, ir_ref r, char *text, size_t size) {
   const char *name = ir_at(g, r)->name;
   if (name) snprintf(text, size, "%%%s", name);
-  else snprintf(text, size, "%%%" PRIu32, r);
+  else snprintf(text, size, "%%%" PRIu32, r - 1);      /* as the text form counts: from 0 */
   return text;
 }
 

@@ -427,7 +427,7 @@ bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *res
   return ok;
 }
 
-double form_cost(ir_op op) {
+double pass_op_cost(ir_op op) {
   switch (op) {
   case IR_exp: case IR_expm1: case IR_log: case IR_log1p: case IR_sin: case IR_cos: case IR_atan: case IR_tanh: case IR_erf: case IR_sigmoid: return 10;
   case IR_tan: case IR_pow: case IR_atan2: case IR_fmod: case IR_random: return 20;

@@ -40,7 +40,6 @@ bool form_is_leaf(const ir_graph *g, ir_ref r);     /* has a buffer of its own, 
 bool form_is_free(const ir_graph *g, ir_ref r);     /* made again in every kernel that reads it: splat consts and their views, iota */
 /* May result `value` of this kernel overwrite arg, which has the same size: is arg read only where value is written, by elementwise rows? */
 bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *result, ir_ref value, ir_ref arg);
-double form_cost(ir_op op);          /* of one element, in additions; 0 for what is index arithmetic */
 ir_ref form_view_base(const ir_graph *g, ir_ref operand);   /* the lowest row that a contraction's operand is a strided view of */
 
 /* groups.c: rows of `in` as kernels of `out`. A group becomes one region: its rows (ascending), of which `result` ones are known outside. */

@@ -105,7 +105,7 @@ static void choose_solid(fuser *f) {
     if (!f->live[r] || n->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !f->forced[r])) continue;
     double size = count(g, r);
     in_memory[r] = true;
-    weight[r] = form_cost((ir_op)n->op);
+    weight[r] = pass_op_cost((ir_op)n->op);
     for (uint32_t k = 0; k < n->n_args; k++) {
       ir_ref a = n->args[k];
       in_memory[r] &= in_memory[a] || form_is_leaf(g, a) || form_is_free(g, a);
@@ -274,7 +274,7 @@ static bool worth_it(fuser *f, const list *rows, const bool *result, const form 
     const ir_node *n = ir_at(g, rows->at[i]);
     double size = count(g, rows->at[i]);
     bool reduction = form_is_reduction(n->op) || n->op == IR_fold;
-    weight[i] = form_cost((ir_op)n->op), after[i] = false;
+    weight[i] = pass_op_cost((ir_op)n->op), after[i] = false;
     for (uint32_t j = 0; j < n->n_args; j++) {
       int a = position(rows, n->args[j]);
       if (a < 0) continue;

@@ -453,6 +453,9 @@ tt_status pass_grad(const ir_graph *in, ir_graph *out, const pass_options *optio
     if (loss) tt_type_text(ir_at(out, loss)->dtype, &s, type, sizeof type);
     return tt_fail(err, TT_INVALID, "error: the first output of @%s is %s, but training needs a loss\n  at the outputs of @%s\n  fix: return a real scalar first, the mean of a loss say", in->name, type, in->name);
   }
+  for (uint32_t i = 0; i < out->n_outputs; i++)
+    if (out->outputs[i].name && !strncmp(out->outputs[i].name, "grad.", 5))
+      return tt_fail(err, TT_INVALID, "error: an output of @%s is called %s, but training gives gradients such names\n  at the outputs of @%s\n  fix: name it otherwise", in->name, out->outputs[i].name, in->name);
   ir_ref *wrt = calloc(2 * (size_t)out->n_nodes, sizeof *wrt);
   if (!wrt) return tt_fail(err, TT_NO_MEMORY, "error: no memory to differentiate\n  at %u rows of @%s\n  fix: free memory", out->n_nodes, in->name);
   ir_ref *gradients = wrt + out->n_nodes;

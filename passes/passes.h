@@ -51,6 +51,11 @@ bool pass_read_number(const char *text, double *value);        /* the whole text
  * cotangent is 1. A row that y does not depend on gets zeros. */
 TT_API bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n, ir_ref *gradients);
 
+/* form.c: what one element of an op costs, in additions; 0 for index arithmetic. Functions (exp, pow, random) are costly: computed once, and not
+ * unrolled over a register tile. */
+double pass_op_cost(ir_op op);
+enum { PASS_COSTLY = 10 };
+
 /* decompose.c: composite row -> primitive rows, in g. */
 ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64_t *words);
 /* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */

@@ -7,8 +7,8 @@
  * kernel, and it must read the param itself only where it writes. Those are edges beside the ones that operands make. Where they make
  * a cycle (two params that are swapped, say), the value is copied by one more kernel, which nobody waits for, and the edges end there.
  *
- * Plan: kind (0 loop, 1 contract, 2 call); space and reduce; lanes: logical vector width in elements; tile: rows and lanes of the register
- * tile; grain: elements of the space that a task should do. All follow from shapes, types and the CPU's vectors. */
+ * Plan: kind (0 loop, 1 contract, 2 call); of a loop space and reduce; lanes: logical vector width in elements; grain: elements of the space
+ * that a task should do. All follow from shapes, types and the CPU's vectors. */
 #include "form.h"
 
 #include <stdlib.h>
@@ -192,7 +192,7 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
     tt_bug(out, "kernel @%s is none: %s", out->kernels[region].name, f.why);
     return;
   }
-  int64_t vector = p->options->vector_bytes > 0 ? p->options->vector_bytes : 32, registers = p->options->n_registers > 0 ? p->options->n_registers : 16;
+  int64_t vector = p->options->vector_bytes > 0 ? p->options->vector_bytes : 32;
   int64_t widest = 1, values[TT_MAX_RANK];
   double cost = 0;
   for (int i = 0; i < x->n; i++) {
@@ -201,18 +201,11 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
     bool real16 = r->dtype == TT_F16 || r->dtype == TT_BF16;     /* computed in f32 */
     tt_shape s = ir_shape(in, x->rows[i]);
     if (tt_shape_count(&s) > 1 || x->n == 1) widest = size > widest ? size : real16 && widest < 4 ? 4 : widest;
-    if (tt_shape_count(&s) > 1) cost += form_cost((ir_op)r->op);
+    if (tt_shape_count(&s) > 1) cost += pass_op_cost((ir_op)r->op);
   }
   int64_t kind = f.kind;
   ir_kernel_plan(out, region, "kind", &kind, 1);
-  if (f.kind == FORM_CALL) return;
-  if (f.kind == FORM_CONTRACT) {
-    int64_t size = widest > 4 ? 8 : 4;
-    int64_t tile[2] = {registers >= 32 && vector >= 64 ? 14 : vector >= 32 ? 6 : 4, 2 * vector / size};
-    ir_kernel_plan(out, region, "tile", tile, 2);
-    ir_kernel_plan(out, region, "lanes", &tile[1], 1);
-    return;
-  }
+  if (f.kind != FORM_LOOP) return;       /* a contraction's tile follows from its strides: codegen/contract.c */
   for (int i = 0; i < f.space.rank; i++) values[i] = f.space.dim[i];
   ir_kernel_plan(out, region, "space", values, (uint32_t)f.space.rank);
   for (int i = 0; i < f.n_reduce; i++) values[i] = f.reduce[i];

@@ -65,6 +65,6 @@ TT_API extern const rt_functions rt_function_table;
 
 /* sort.c: kernels in C. args: x, then the i64 result; context: rt_sort. One task sorts one line. */
 typedef struct { tt_dtype dtype; int64_t length, stride, inner; bool descending; } rt_sort;   /* line t starts at (t/inner)*inner*length + t%inner, stride inner */
-void rt_argsort(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context);
+TT_API void rt_argsort(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context);
 
 #endif

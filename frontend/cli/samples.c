@@ -2,6 +2,8 @@
  * so that an op without samples is a compiler's warning (and an error in CI). */
 #include "samples.h"
 
+#include "../../passes/passes.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -248,6 +250,6 @@ void sample_fill(const ir_graph *g, ir_op op, ir_ref input, uint64_t seed, bool 
 
 int sample_ulp(ir_op op, tt_dtype t) {
   if (ir_ops[op].kind != IR_ELEMENTWISE) return -1;
-  bool function = (op >= IR_exp && op <= IR_sigmoid && op != IR_sqrt) || op == IR_pow || op == IR_atan2;
+  bool function = (pass_op_cost(op) >= PASS_COSTLY && op != IR_fmod) || op == IR_rsqrt;
   return !function ? 0 : t == TT_F16 || t == TT_BF16 ? 1 : 4;
 }

@@ -171,13 +171,7 @@ static lp_kernel *one_op(ir_op op, tt_dtype in, tt_dtype out, int arity, int lan
   return k;
 }
 
-static bool is_function(ir_op op) {
-  switch (op) {
-  case IR_exp: case IR_expm1: case IR_log: case IR_log1p: case IR_sin: case IR_cos: case IR_tan: case IR_atan: case IR_tanh: case IR_erf: case IR_sigmoid:
-  case IR_pow: case IR_atan2: case IR_rsqrt: return true;
-  default: return false;
-  }
-}
+static bool is_function(ir_op op) { return (pass_op_cost(op) >= PASS_COSTLY && op != IR_fmod) || op == IR_rsqrt; }
 
 Test(emit, every_op_and_type, .timeout = 120) {
   static lp_kernel *ks[2000];
