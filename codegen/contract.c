@@ -254,20 +254,22 @@ static void choose(contraction *c) {
   int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
   bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
-  /* Steps of the summed axes through the operand of a multiple of 4 KiB fall into the same sets of L1. */
+  /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
+  bool slow = costly(c->g, c->lx->region);
+  c->inside = unit && !slow && lower_n_results(c->lx) > 1 && sum_all <= 256 && v->extent > c->lanes && sum_all * v->extent * bytes <= c->cpu->l2;
+  /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
+   * multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
-  c->pack = !unit || (rows >= 64 && (sum_all > 1024 || (step >= 4096 && step % 4096 == 0)));
+  c->pack = !unit || (!c->inside && rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
   c->k_blocks = 1;
   if (c->pack && sum_all * c->lanes * bytes > c->cpu->l2 / 8) {       /* L2 holds the panel's block and what the rows read beside it */
     int64_t outermost = c->axes[c->sum[0]].extent, most = c->cpu->l2 / 8 / (sum_all / outermost * c->lanes * bytes);
     int64_t cut = nearest_divisor(outermost, most < 1 ? outermost : (outermost + most - 1) / most);
     if (outermost / cut >= 16 || c->n_sum > 1) c->k_blocks = cut;
   }
-  c->staged = c->k_blocks > 1 || costly(c->g, c->lx->region);
-  /* A short sum is bound by what the epilogue reads and writes: go along its rows, when all panels stay in L2 meanwhile. */
-  c->inside = !c->pack && !c->staged && sum_all <= 256 && v->extent > c->lanes && sum_all * v->extent * bytes <= c->cpu->l2;
+  c->staged = c->k_blocks > 1 || slow;
 
-  /* A chunk is at least enough rows to pay for packing, and enough work to be worth a task. */
+  /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
   int64_t enough = c->pack ? 256 : 64, work = 2 * sum_all * c->lanes;
   if (c->inside) enough = 2 * c->tile;
   while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
