@@ -632,6 +632,11 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
   if (ok) {
     for (ir_ref r = 1; r < g->n_nodes; r++)
       if (ir_at(g, r)->region == region && (ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv)) c.row = r;
+    if (!c.row) {
+      tt_fail(err, TT_INVALID, "error: kernel %s is planned as a contraction, but has no matmul or conv\n  at its plan, kind=1\n  fix: let the schedule pass plan it", g->kernels[region].name);
+      lower_end(lx), lp_free(k);
+      return NULL;
+    }
     tt_dtype t = ir_at(g, c.row)->dtype;
     c.acc_type = t == TT_F16 || t == TT_BF16 ? TT_F32 : t;
     list_axes(&c);

@@ -496,6 +496,11 @@ static bool read_space(loop_nest *ln) {
     if (n > TT_MAX_RANK) return lower_fail(ln->lx, "its space has too many axes", lower_first(ln->lx)), false;
     ln->space.rank = (int)n;
     for (uint32_t i = 0; i < n; i++) ln->space.dim[i] = dims[i];
+    for (int i = 0; i < ln->n_reductions; i++) {       /* a plan may come from a text that somebody edited */
+      tt_shape from = ir_shape(ln->g, ir_at(ln->g, ln->reductions[i].row)->args[0]);
+      bool same = ir_at(ln->g, ln->reductions[i].row)->op == IR_fold || tt_shape_equal(&from, &ln->space);
+      if (!same) return lower_fail(ln->lx, "what it reduces has another shape than the space", ln->reductions[i].row), false;
+    }
     for (uint32_t i = 0; axes && i < n_reduce; i++) {
       if (axes[i] < 0 || axes[i] >= n) return lower_fail(ln->lx, "it reduces an axis that its space has not", lower_first(ln->lx)), false;
       ln->in_r[axes[i]] = true;

@@ -188,7 +188,7 @@ static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool lab
     loss = tt_cross_entropy(out, y);
     tt_scope_pop(x);
   }
-  if (!training) tt_output(t, "logits", out);
+  if (!training) tt_output(t, labels && m->loss ? "scores" : "logits", out);       /* scores: the loss is the program's own, not their cross-entropy */
   if (labels) tt_output(t, "loss", loss);
   if (!training || !labels || tt_rank(out) != 2) return;
   tt_scope_push(x, "accuracy");
@@ -289,6 +289,7 @@ static compiled *compiled_for(tt_model *m, tt_dtype dtype, const tt_shape *shape
 tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
+  if (!x) return tt_fail(err, TT_INVALID, "error: nothing to predict from: the tensor is NULL\n  at tt_predict\n  fix: check that the tensor was made"), NULL;
   tt_shape s = tt_tensor_shape(x), out;
   compiled *c = compiled_for(m, tt_tensor_dtype(x), &s, err);
   tt_tensor *dense = c ? tt_tensor_dense(x, err) : NULL, *y = NULL, *bound;

@@ -215,7 +215,7 @@ TT_API tt_val tt_broadcast_to_at(tt_here, tt_val x, tt_shape shape);
 TT_API tt_val tt_slice_at(tt_here, tt_val x, int axis, int64_t start, int64_t stop, int64_t step);   /* as Python's: negative counts from the end, clipped; step >= 1 */
 TT_API tt_val tt_select_at(tt_here, tt_val x, int axis, int64_t index);    /* x at index; the axis falls away */
 TT_API tt_val tt_pad_at(tt_here, tt_val x, tt_ints pads, tt_pad_mode mode, double value);   /* pads: lo, hi of the last axis, then of the one before ... ; constant: negative cuts off */
-TT_API tt_val tt_concat_at(tt_here, const tt_val *xs, int n, int axis);
+TT_API tt_val tt_concat_at(tt_here, const tt_val *xs, int n, int axis);    /* tt_val xs[] = {a, b}; tt_concat(xs, 2, 0) */
 TT_API tt_val tt_stack_at(tt_here, const tt_val *xs, int n, int axis);     /* along a new axis */
 TT_API void tt_split_at(tt_here, tt_val x, int n, int axis, tt_val *out);  /* n equal parts */
 TT_API tt_val tt_flip_at(tt_here, tt_val x, tt_ints axes);

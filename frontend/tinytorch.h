@@ -15,6 +15,8 @@
  * nothing, and the end of the trace returns it, in three parts: what, where (file, line, scope, and where the values
  * came from), and how to mend it. No call here prints, exits or aborts.
  *
+ * A tt_error keeps the first failure: zero it before it is used again.
+ *
  * Ops are macros that pass the caller's file and line on; the function behind tt_NAME is tt_NAME_at. */
 #ifndef TT_TINYTORCH_H
 #define TT_TINYTORCH_H

@@ -234,6 +234,7 @@ void tt_scope_push_at(tt_here here, tt_val x, const char *name) {
   __attribute__((cleanup(trace_close))) tt_call c = trace_open_empty("scope_push", here, x.trace);
   tt_trace *t = c.t;
   if (!t) return;
+  if (!name) name = "";
   size_t used = strlen(t->scope), more = strlen(name);
   if (c.g && (!*name || strpbrk(name, "/. \t\n")))
     trace_wrong(&c, "use letters, digits, _ and -", "the scope name \"%s\" is empty or has a blank, a dot or a slash in it", name);

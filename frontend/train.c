@@ -48,6 +48,8 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
                       .epochs = o->epochs ? o->epochs : 1, .max_steps = o->max_steps, .seed = o->seed, .log = o->log, .checkpoint = o->checkpoint,
                       .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
+  if (f.train->n < batch)
+    return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld images to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n);
   f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed,
                                  .n_threads = 1};
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each * f.epochs;

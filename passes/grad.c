@@ -460,12 +460,19 @@ tt_status pass_grad(const ir_graph *in, ir_graph *out, const pass_options *optio
   if (!wrt) return tt_fail(err, TT_NO_MEMORY, "error: no memory to differentiate\n  at %u rows of @%s\n  fix: free memory", out->n_nodes, in->name);
   ir_ref *gradients = wrt + out->n_nodes;
   int n = 0;
+  uint32_t matched = 0;
   for (ir_ref r = 1; r < out->n_nodes; r++) {
     const ir_node *p = ir_at(out, r);
     if (p->op != IR_param || !ir_int(p, "trainable") || !is_real(out, r)) continue;
     int group = pass_group(options, ir_str(p, "name"));
+    if (group >= 0) matched |= 1u << group;
     if (group < 0 || options->groups[group].optimizer) wrt[n++] = r;
   }
+  for (int i = 0; i < options->n_groups; i++)
+    if (!(matched >> i & 1)) {
+      free(wrt);
+      return tt_fail(err, TT_INVALID, "error: no trained parameter of @%s is in the group \"%s\"\n  at the parameter groups\n  fix: name a parameter or a layer as it is called in the model's file of weights", in->name, options->groups[i].pattern);
+    }
   reverse_mode(out, loss, ir_like(out, loss, 1), wrt, n, false, gradients);
   for (int i = 0; i < n && !out->error.status; i++) {
     if (!gradients[i]) continue;                 /* the loss does not see it: it is not trained */

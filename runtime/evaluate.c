@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-struct rt_evaluator { rt_instance *run; tt_loader *loader; const tt_dataset *test; tt_tensor *logits, *loss; };
+struct rt_evaluator { rt_instance *run; tt_loader *loader; const tt_dataset *test; tt_tensor *logits, *scores, *loss; };     /* logits are scores too */
 
 void rt_evaluator_free(rt_evaluator *e) {
   if (!e) return;
@@ -17,11 +17,15 @@ void rt_evaluator_free(rt_evaluator *e) {
 static tt_status check_outputs(rt_evaluator *e, int64_t batch, tt_error *err) {
   e->logits = rt_bound(e->run, "logits");
   e->loss = rt_bound(e->run, "loss");
+  e->scores = rt_bound(e->run, "scores");
   if (!e->logits && !e->loss) return tt_fail(err, TT_INVALID, "error: the evaluation program gives nothing to measure\n  at its outputs\n  fix: let it return logits [batch, classes], or loss");
-  if (!e->logits) return TT_OK;
-  tt_shape s = tt_tensor_shape(e->logits);
+  tt_tensor *scores = e->logits ? e->logits : e->scores;
+  if (!scores) return TT_OK;
+  tt_shape s = tt_tensor_shape(scores);
   char type[200];
-  if (s.rank != 2 || s.dim[0] != batch || s.dim[1] < e->test->n_classes || !tt_dtype_in(tt_tensor_dtype(e->logits), TT_REAL))
+  bool fits = s.rank == 2 && s.dim[0] == batch && s.dim[1] >= e->test->n_classes && tt_dtype_in(tt_tensor_dtype(scores), TT_REAL);
+  e->scores = fits ? scores : NULL;                 /* a loss of one's own may have any prediction: then there is no accuracy */
+  if (!fits && e->logits)
     return tt_fail(err, TT_INVALID, "error: logits are %s\n  at the evaluation of data set %s\n  fix: let the model give real numbers [%lld, %lld or more classes]", tt_type_text(tt_tensor_dtype(e->logits), &s, type, sizeof type), e->test->name, (long long)batch, (long long)e->test->n_classes);
   return TT_OK;
 }
@@ -66,9 +70,10 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
     if (status == TT_OK) status = rt_run(e->run, err);
     if (status != TT_OK) return status;
     const int32_t *labels = tt_tensor_data(batch.y);
-    for (int64_t i = 0; e->logits && i < batch.count; i++) {
+    for (int64_t i = 0; e->scores && i < batch.count; i++) {
       bool right;
-      sum += sample_loss(e->logits, i, labels[i], &right);
+      double loss = sample_loss(e->scores, i, labels[i], &right);
+      if (e->logits) sum += loss;
       r->correct += right;
     }
     if (!e->logits) sum += tt_tensor_at(e->loss, (int64_t[TT_MAX_RANK]){0}) * (double)batch.count;
@@ -76,7 +81,7 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
     if (stop && *stop) return tt_fail(err, TT_INTERRUPTED, "error: stopped\n  at an evaluation, after %lld of %lld samples\n  fix: run it again to measure", (long long)r->samples, (long long)e->test->n);
   }
   r->loss = sum / (double)r->samples;
-  r->accuracy = e->logits ? (double)r->correct / (double)r->samples : NAN;
+  r->accuracy = e->scores ? (double)r->correct / (double)r->samples : NAN;
   return TT_OK;
 }
 

@@ -172,7 +172,8 @@ typedef struct {
   const char *config;
 } rt_position;
 
-/* evaluate.c: accuracy and mean loss over every sample once. With "logits" the loss is the cross-entropy of them, else the program's. */
+/* evaluate.c: accuracy and mean loss over every sample once. With "logits" the loss is the cross-entropy of them, else the program's
+ * "loss"; accuracy is of "logits" or "scores" [B, classes], NaN without. */
 typedef struct rt_evaluator rt_evaluator;
 rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err);
 tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err);

@@ -23,7 +23,7 @@ double tt_schedule_at(const tt_schedule *s, int64_t step) {
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err) {
   const char *name = s->name ? s->name : "constant", *wrong = NULL;
   if (strcmp(name, "constant") && strcmp(name, "step") && strcmp(name, "cosine")) wrong = "is not known; use constant, step or cosine";
-  else if (!isfinite(s->lr)) wrong = "wants a rate (lr) that is a finite number";
+  else if (!isfinite(s->lr) || s->lr < 0) wrong = "wants a rate (lr) that is a finite number, not below 0";
   else if (s->warmup < 0) wrong = "wants a warmup of 0 or more steps";
   else if (!strcmp(name, "step") && s->step_size < 1) wrong = "wants a step_size of at least 1";
   else if (!strcmp(name, "cosine") && s->total <= s->warmup) wrong = "wants a total number of steps greater than its warmup";

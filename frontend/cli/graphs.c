@@ -145,7 +145,12 @@ int cli_run(const cli_args *a) {
   rt_instance *x = NULL;
   if (cg_cpu_get(co.cpu, &cpu, &err) == TT_OK) g = read_graph(a->words[0], &err);
   pass_options o = {.vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
-  if (g && g->n_kernels <= 1 && pass_run(g, &ready, NULL, interp ? "decompose" : NULL, &o, NULL, NULL, &err) == TT_OK) {
+  /* A dump of a later stage: what it still lacks. */
+  uint32_t n_plan = 0;
+  bool fused = g && g->n_kernels > 1, planned = fused && ir_kernel_get(g, 1, "kind", &n_plan), placed = planned && g->arena_bytes > 0;
+  const char *passes = interp ? NULL : !fused ? NULL : !planned ? "schedule,memory" : !placed ? "memory" : "";
+  bool wanted = interp ? !fused : !passes || *passes;
+  if (g && wanted && pass_run(g, &ready, passes, interp ? "decompose" : NULL, &o, NULL, NULL, &err) == TT_OK) {
     ir_graph_free(g);
     g = ready;
   }
