@@ -63,6 +63,10 @@ typedef struct {
 TT_API const cg_llvm_api *cg_llvm_module(void);       /* llvm/jit.c: the one symbol that the module exports */
 const cg_llvm_api *cg_llvm_open(tt_error *err);       /* jit.c */
 
+/* blas.c: whether a kernel is a product that OpenBLAS does faster (its row is *row), and the step that calls it. */
+bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row);
+bool cg_blas_step(const ir_graph *g, uint32_t region, ir_ref row, cg_program *c);
+
 /* Text of one stage for dump: "loops", "llvm", "asm" of all kernels. malloc'ed. */
 TT_API char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, tt_error *err);
 

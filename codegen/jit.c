@@ -123,7 +123,7 @@ typedef struct {
   tt_error *err;
   uint32_t *regions, n_regions;
   lp_kernel **kernels; char **keys; uint32_t n_kernels;      /* the different ones */
-  uint32_t *which;                                            /* kernel of each region; UINT32_MAX: a call */
+  uint32_t *which;                                            /* kernel of each region; UINT32_MAX: a call; UINT32_MAX - 1: a product for OpenBLAS */
   ir_ref **rows; uint32_t *n_rows;                            /* arguments of each region */
   rt_kernel **code;
 } job;
@@ -184,7 +184,9 @@ static int default_threads(void) {
 static tt_status compile(job *j, const cg_options *o, rt_program **p) {
   for (uint32_t i = 0; i < j->n_regions; i++) {
     j->which[i] = UINT32_MAX;
-    if (kind_of(j->g, j->regions[i]) != CALL && !lower_one(j, i)) return j->err->status;
+    ir_ref row;
+    if (kind_of(j->g, j->regions[i]) == CONTRACT && cg_blas_wants(j->g, j->regions[i], &row)) j->which[i] = UINT32_MAX - 1;
+    else if (kind_of(j->g, j->regions[i]) != CALL && !lower_one(j, i)) return j->err->status;
   }
   code_owner *owner = calloc(1, sizeof *owner);
   if (!owner) return no_memory(j), TT_NO_MEMORY;
@@ -198,7 +200,9 @@ static tt_status compile(job *j, const cg_options *o, rt_program **p) {
   bool ok = c;
   size_t scratch = 0;
   for (uint32_t i = 0; ok && i < j->n_regions; i++) {
+    ir_ref row;
     if (j->which[i] == UINT32_MAX) { ok = call_step(j, c, i); continue; }
+    if (j->which[i] == UINT32_MAX - 1) { ok = cg_blas_wants(j->g, j->regions[i], &row) && cg_blas_step(j->g, j->regions[i], row, c); continue; }
     const lp_kernel *k = j->kernels[j->which[i]];
     if (lp_scratch_bytes(k) > scratch) scratch = lp_scratch_bytes(k);
     ok = cg_program_step(c, &(cg_step){.run = j->code[j->which[i]], .context = &rt_function_table, .name = j->g->kernels[j->regions[i]].name, .region = j->regions[i], .args = j->rows[i], .n_args = j->n_rows[i], .tasks = k->tasks});
@@ -243,7 +247,8 @@ char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, tt_error 
   for (uint32_t i = 0; ok && i < n; i++) {
     const char *comment = loops || assembly ? "#" : ";";
     if (kind_of(g, regions[i]) == CALL) { fprintf(out, "%s kernel @%s: a call of rt_argsort\n\n", comment, g->kernels[regions[i]].name); continue; }
-    ir_ref rows[MAX_ARGUMENTS];
+    ir_ref rows[MAX_ARGUMENTS], row;
+    if (kind_of(g, regions[i]) == CONTRACT && cg_blas_wants(g, regions[i], &row)) { fprintf(out, "%s kernel @%s: a call of OpenBLAS (TT_BLAS=0: our own)\n\n", comment, g->kernels[regions[i]].name); continue; }
     lp_kernel *k = lower(g, regions[i], cpu, rows, err);
     char *one = !k ? NULL : loops ? lp_print(k) : api->text(cpu, k, assembly, err);
     ok = one != NULL;
