@@ -188,7 +188,9 @@ static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool lab
     loss = tt_cross_entropy(out, y);
     tt_scope_pop(x);
   }
-  if (!training) tt_output(t, labels && m->loss ? "scores" : "logits", out);       /* scores: the loss is the program's own, not their cross-entropy */
+  /* What a softmax gives are no logits: its logarithms are, and measure the loss that training has. */
+  bool probabilities = labels && !m->loss && tt_ok(out) && ir_at(t->g, out.ref)->op == IR_softmax;
+  if (!training) tt_output(t, labels && m->loss ? "scores" : "logits", probabilities ? tt_log(out) : out);       /* scores: the loss is the program's own, not their cross-entropy */
   if (labels) tt_output(t, "loss", loss);
   if (!training || !labels || tt_rank(out) != 2) return;
   tt_scope_push(x, "accuracy");
