@@ -620,6 +620,7 @@ static void register_tiles(contraction *c) {
     }
     tile_place here = place;
     if (part || !rest) here.panel = full && part ? lp_int(k, full) : panels == 1 ? lp_int(k, 0) : place.panel;
+    else here.panel = lp_mod(k, place.panel, full);    /* itself, but its range says that the lanes stay inside of the axis */
     panel(c, &inside, here, chunk);
   }
 }
