@@ -1,0 +1,52 @@
+/* contract.h: what the parts of the contraction generator share: contract.c has the form of a matmul or conv as axes and strides, contract_choose.c
+ * the cost model that picks the roles of the axes, the tile, packing and blocks, contract_build.c makes the loops. */
+#ifndef TT_CONTRACT_H
+#define TT_CONTRACT_H
+
+#include "lower.h"
+
+enum { MAX_AXES = 16, A = 0, B = 1, C = 2 };
+
+typedef struct {
+  int64_t extent;
+  bool summed;
+  bool affine[3];               /* in the address of a, b and the result */
+  int64_t stride[3];
+} axis;
+
+typedef struct {
+  lower_ctx *lx;
+  const ir_graph *g;
+  ir_ref row;                   /* the matmul or conv */
+  axis axes[MAX_AXES];
+  int n_axes;
+  tt_dtype acc_type;
+  const cg_cpu *cpu;
+
+  /* what was chosen */
+  int vec, scalar_op, vector_op;                            /* axis; A or B */
+  int batch[MAX_AXES], n_batch;                             /* axes that both operands have */
+  int outer[MAX_AXES], n_outer;                             /* of the scalar operand, looped one by one */
+  int rows[MAX_AXES], n_rows;                               /* of the scalar operand, tiled together */
+  int sum[MAX_AXES], n_sum;                                 /* outermost first */
+  int64_t lanes, tile, n_rows_all, n_outer_all;
+  bool pack, staged, inside;                                /* staged: partial tiles in scratch, then an epilogue loop; inside: panels are the inner loop */
+  int64_t k_blocks;                                         /* cuts of sum[0] */
+  int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
+  int panel_buffer, stage_buffer;
+} contraction;
+
+/* contract.c */
+lp_ref con_operand(const contraction *c, lower_ctx *lx, int which, const lp_ref *at);      /* operand A or B at the axes' values */
+bool con_depends(const axis *x, int which);
+int64_t con_magnitude(const axis *x, int which);                                           /* |stride|; not affine: INT64_MAX */
+int64_t con_nearest_divisor(int64_t n, int64_t wanted);                                    /* the smallest divisor >= wanted, or n */
+
+/* contract_choose.c */
+void con_choose(contraction *c);
+
+/* contract_build.c */
+void con_dot_products(contraction *c);
+void con_register_tiles(contraction *c);
+
+#endif

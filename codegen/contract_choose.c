@@ -1,0 +1,132 @@
+/* contract_choose.c: the cost model of contractions: which axis fills the vectors, which are rows of the register tile, how large the tile is, what is
+ * packed, where a long sum is cut, and what makes a task. It looks at extents, strides and the CPU's registers and caches, never at a thread count. */
+#include "contract.h"
+
+static void sort_axes(const contraction *c, int *list, int n, int which, int then) {
+  for (int i = 1; i < n; i++)
+    for (int j = i; j > 0; j--) {
+      const axis *p = &c->axes[list[j - 1]], *q = &c->axes[list[j]];
+      int64_t dp = con_magnitude(p, which), dq = con_magnitude(q, which);
+      if (dp > dq || (dp == dq && con_magnitude(p, then) >= con_magnitude(q, then))) break;
+      int t = list[j];
+      list[j] = list[j - 1], list[j - 1] = t;
+    }
+}
+
+static void choose_vector_axis(contraction *c, int64_t machine_lanes) {
+  int64_t best = -1;
+  c->vec = -1;
+  for (int i = 0; i < c->n_axes; i++) {
+    const axis *x = &c->axes[i];
+    bool in_a = con_depends(x, A), in_b = con_depends(x, B);
+    if (x->summed || in_a == in_b || x->extent < 2) continue;
+    int which = in_a ? A : B;
+    int64_t fill = x->extent < machine_lanes ? x->extent * 8 / machine_lanes : 8;      /* of 8: how full a vector gets */
+    int64_t score = fill * 100 + (x->affine[which] && x->stride[which] == 1 ? 300 : 0) + (x->affine[C] && x->stride[C] == 1 ? 200 : 0) +
+                    (which == B ? 1 : 0) + (x->extent >= 4 * machine_lanes ? 20 : 0);
+    if (score > best) best = score, c->vec = i, c->vector_op = which, c->scalar_op = !which;
+  }
+}
+
+/* Rows that fit beside nv vectors of accumulators each, with nv for the panel and one for the broadcast. */
+static int64_t rows_that_fit(const cg_cpu *cpu, int64_t nv) {
+  int64_t rows = (cpu->n_registers - 1 - nv) / nv;
+  return rows < 1 ? 1 : rows > 14 ? 14 : rows;
+}
+
+static void choose_tile(contraction *c, int64_t machine_lanes) {
+  int64_t extent = c->axes[c->vec].extent, best = -1;
+  for (int64_t nv = 1; nv <= 8; nv *= 2) {             /* powers of two: LLVM widens other vectors to the next one */
+    int64_t rows = rows_that_fit(c->cpu, nv), lanes = nv * machine_lanes;
+    if (nv > 1 && lanes / 2 >= extent) break;
+    if (rows > c->n_rows_all) rows = c->n_rows_all;
+    int64_t tiles = (c->n_rows_all + rows - 1) / rows;
+    rows = (c->n_rows_all + tiles - 1) / tiles;                                       /* balanced */
+    int64_t panels = (extent + lanes - 1) / lanes;
+    int64_t used = 1000 * extent / (panels * lanes);                                  /* lanes that do work, of 1000 */
+    int64_t speed = rows * nv >= 8 ? 1000 : 125 * rows * nv;                          /* 8 chains hide the latency of a multiply-add */
+    int64_t loads = 1000 * 2 * rows * nv / (2 * rows * nv + (rows + nv) / 2);         /* fewer loads an fma */
+    int64_t score = used * speed / 1000 * loads / 1000;
+    if (score > best + best / 50) best = score, c->lanes = lanes, c->tile = rows;
+  }
+}
+
+static bool costly(const ir_graph *g, uint32_t region) {
+  for (ir_ref r = 1; r < g->n_nodes; r++)
+    if (ir_at(g, r)->region == region && pass_op_cost((ir_op)ir_at(g, r)->op) >= PASS_COSTLY) return true;
+  return false;
+}
+
+void con_choose(contraction *c) {
+  int64_t machine_lanes = c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
+  if (machine_lanes < 2) machine_lanes = 2;
+  choose_vector_axis(c, machine_lanes);
+  for (int i = 0; i < c->n_axes; i++)
+    if (c->axes[i].summed) c->sum[c->n_sum++] = i;
+  if (c->vec < 0) {                                    /* no vector axis: every other axis is a batch */
+    c->vector_op = B, c->scalar_op = A;
+    for (int i = 0; i < c->n_axes; i++)
+      if (!c->axes[i].summed) c->batch[c->n_batch++] = i;
+  } else {
+    for (int i = 0; i < c->n_axes; i++) {
+      const axis *x = &c->axes[i];
+      if (x->summed || i == c->vec) continue;
+      if (x->extent == 1) continue;                    /* its index is 0 */
+      if (con_depends(x, c->vector_op)) c->batch[c->n_batch++] = i;
+      else c->outer[c->n_outer++] = i;
+    }
+  }
+  sort_axes(c, c->sum, c->n_sum, c->scalar_op, c->vector_op);
+  sort_axes(c, c->outer, c->n_outer, c->scalar_op, C);
+  /* The innermost axis alone makes the rows when it is long enough, else all of them together. */
+  int first = c->n_outer;
+  int64_t fit = rows_that_fit(c->cpu, 2);
+  if (c->n_outer) {
+    first = c->n_outer - 1;
+    if (c->axes[c->outer[first]].extent < (fit < 6 ? fit : 6)) first = 0;
+  }
+  c->n_rows_all = c->n_outer_all = 1;
+  for (int i = first; i < c->n_outer; i++) c->rows[c->n_rows++] = c->outer[i], c->n_rows_all *= c->axes[c->outer[i]].extent;
+  c->n_outer = first;
+  for (int i = 0; i < c->n_outer; i++) c->n_outer_all *= c->axes[c->outer[i]].extent;
+  if (c->vec < 0) {
+    c->lanes = 4 * machine_lanes, c->tile = 1, c->chunk = c->n_chunks = 1, c->k_blocks = 1;
+    return;
+  }
+  choose_tile(c, machine_lanes);
+
+  const axis *v = &c->axes[c->vec];
+  int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);
+  for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
+  bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
+  /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
+  bool slow = costly(c->g, c->lx->region);
+  c->inside = unit && !slow && lower_n_results(c->lx) > 1 && sum_all <= 256 && v->extent > c->lanes && sum_all * v->extent * bytes <= c->cpu->l2;
+  /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
+   * multiples of a power of two fall into the same sets of L1. */
+  int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
+  c->pack = !unit || (!c->inside && rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
+  c->k_blocks = 1;
+  if (c->pack && sum_all * c->lanes * bytes > c->cpu->l2 / 8) {       /* L2 holds the panel's block and what the rows read beside it */
+    int64_t outermost = c->axes[c->sum[0]].extent, most = c->cpu->l2 / 8 / (sum_all / outermost * c->lanes * bytes);
+    int64_t cut = con_nearest_divisor(outermost, most < 1 ? outermost : (outermost + most - 1) / most);
+    if (outermost / cut >= 16 || c->n_sum > 1) c->k_blocks = cut;
+  }
+  c->staged = c->k_blocks > 1 || slow;
+
+  /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
+  int64_t enough = c->pack ? 256 : 64, work = 2 * sum_all * c->lanes;
+  if (c->inside) enough = 2 * c->tile;
+  while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
+  if (c->n_outer_all > 1) {
+    c->chunk = con_nearest_divisor(c->n_outer_all, (enough + c->n_rows_all - 1) / c->n_rows_all);
+    c->n_chunks = c->n_outer_all / c->chunk;
+  } else {
+    int64_t tiles = (c->n_rows_all + c->tile - 1) / c->tile;
+    c->chunk = (enough + c->tile - 1) / c->tile;
+    if (c->chunk >= tiles) c->chunk = tiles;
+    c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
+    c->chunk = (tiles + c->n_chunks - 1) / c->n_chunks;
+    c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
+  }
+}
