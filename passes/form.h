@@ -53,6 +53,12 @@ void groups_free(group *groups, int n);
 typedef void group_plan(void *user, const group *of, const ir_graph *in, ir_graph *out, uint32_t region);
 tt_status groups_emit(const ir_graph *in, ir_graph *out, const group *groups, int n, const int *order, group_plan *plan, void *user, tt_error *err);
 
+/* place.c: buffers that live from kernel `first` to kernel `last`, in one arena. Bytes are multiples of 64. */
+typedef struct { int64_t bytes, offset; int first, last; } place_buffer;
+int64_t place_buffers(place_buffer *b, int n);              /* sets offsets; the bytes of the arena, -1: no memory */
+int64_t place_bound(const place_buffer *b, int n, int *at); /* most bytes alive at once, which no arena can go below; at: the first kernel where. -1: no memory */
+int64_t pass_bytes(const ir_graph *g, ir_ref r);            /* of a row's value */
+
 /* split.c: parts that the sum of contraction r is cut into, 1: none; and a reduction without its axes, in two steps where that pays. */
 int64_t pass_split_contraction(const ir_graph *g, ir_ref r);
 ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n);

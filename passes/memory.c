@@ -2,9 +2,8 @@
  *
  * Kernels run in the order of their rows, so a value lives from the kernel that makes it to the last that reads it. A kernel may write
  * a result over an argument that it is the last to read, if it reads each element of it only where it writes (form_in_place): the two
- * then are one buffer. Buffers are placed one after another, each into the tightest gap that is free all its life; a few orders are tried
- * (by size, by size and life) and the smallest arena is taken. Offsets are multiples of 64. Outputs have memory of their own. The value
- * of an assign is computed in the param's memory where nobody reads the old value later: it is unplaced and the kernel's plan says so.
+ * then are one buffer. place.c finds the offsets. Outputs have memory of their own. The value of an assign is computed in the param's memory
+ * where nobody reads the old value later: it is unplaced and the kernel's plan says so.
  *
  *     inplace = [value, param, ...]      results that are written into a param
  *     reuse = [value, argument, ...]     results that are written over an argument in the arena */
@@ -13,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { int64_t bytes, offset; int first, last; } buffer;
 typedef struct {
   const ir_graph *g;
   group *groups;
@@ -21,13 +19,8 @@ typedef struct {
   int *maker, *last;               /* of each row: its kernel, the last kernel that reads it */
   int *of;                         /* its buffer, -1: none */
   ir_ref *over;                    /* the param or arena row in whose place it is written */
-  buffer *buffers;
+  place_buffer *buffers;
 } plan;
-
-static int64_t bytes_of(const ir_graph *g, ir_ref r) {
-  tt_shape s = ir_shape(g, r);
-  return tt_shape_count(&s) * (int64_t)tt_dtype_size((tt_dtype)ir_at(g, r)->dtype);
-}
 
 static bool start(plan *p) {
   const ir_graph *g = p->g;
@@ -64,7 +57,7 @@ static ir_ref dying(const plan *p, int k, ir_ref value) {
   for (int i = 0; i < x->n; i++)
     for (uint32_t j = 0; j < ir_at(p->g, x->rows[i])->n_args; j++) {
       ir_ref a = ir_at(p->g, x->rows[i])->args[j];
-      if (p->of[a] < 0 || p->maker[a] == k || p->buffers[p->of[a]].last != k || bytes_of(p->g, a) != bytes_of(p->g, value)) continue;
+      if (p->of[a] < 0 || p->maker[a] == k || p->buffers[p->of[a]].last != k || pass_bytes(p->g, a) != pass_bytes(p->g, value)) continue;
       if (form_in_place(p->g, x->rows, x->n, x->result, value, a)) return a;
     }
   return 0;
@@ -84,63 +77,8 @@ static void make_buffers(plan *p, const bool *is_output) {
         continue;
       }
       p->of[r] = p->n_buffers;
-      p->buffers[p->n_buffers++] = (buffer){.bytes = (bytes_of(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = k, .last = last};
+      p->buffers[p->n_buffers++] = (place_buffer){.bytes = (pass_bytes(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = k, .last = last};
     }
-}
-
-static int by_first(const buffer *x, const buffer *y) { return x->first != y->first ? (x->first > y->first) - (x->first < y->first) : (x > y) - (x < y); }
-static int larger_first(const void *a, const void *b) {
-  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-  return x->bytes != y->bytes ? (x->bytes < y->bytes) - (x->bytes > y->bytes) : by_first(x, y);
-}
-static int longer_first(const void *a, const void *b) {
-  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-  int p = x->last - x->first, q = y->last - y->first;
-  return p != q ? (p < q) - (p > q) : larger_first(a, b);
-}
-static int heavier_first(const void *a, const void *b) {
-  const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-  double p = (double)x->bytes * (x->last - x->first + 1), q = (double)y->bytes * (y->last - y->first + 1);
-  return p != q ? (p < q) - (p > q) : by_first(x, y);
-}
-static int earlier_first(const void *a, const void *b) { return by_first(*(buffer *const *)a, *(buffer *const *)b); }
-
-/* Offsets for buffers taken in this order, each in the tightest gap; returns the bytes of the arena. placed: room for as many pointers. */
-static int64_t place_in_order(buffer **list, int n, buffer **placed) {
-  int64_t peak = 0;
-  for (int i = 0; i < n; i++) {                          /* placed: by offset */
-    buffer *b = list[i];
-    int64_t end = 0, best = -1, tightest = INT64_MAX;
-    for (int k = 0; k < i; k++) {
-      const buffer *o = placed[k];
-      if (o->last < b->first || o->first > b->last) continue;
-      int64_t gap = o->offset - end;
-      if (gap >= b->bytes && gap < tightest) best = end, tightest = gap;
-      if (o->offset + o->bytes > end) end = o->offset + o->bytes;
-    }
-    b->offset = best >= 0 ? best : end;
-    if (b->offset + b->bytes > peak) peak = b->offset + b->bytes;
-    int at = i;
-    for (; at > 0 && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
-    placed[at] = b;
-  }
-  return peak;
-}
-
-/* The best of a few orders. Returns the bytes of the arena, -1: no memory. */
-static int64_t place(plan *p) {
-  static int (*const orders[])(const void *, const void *) = {larger_first, heavier_first, longer_first, earlier_first};
-  buffer **list = malloc(((size_t)p->n_buffers + 1) * sizeof *list), **placed = malloc(((size_t)p->n_buffers + 1) * sizeof *placed);
-  int64_t best = list && placed ? INT64_MAX : -1;
-  int chosen = 0;
-  for (int i = 0; best >= 0 && i < p->n_buffers; i++) list[i] = &p->buffers[i];
-  for (int o = 0; best >= 0 && o <= 4; o++) {            /* the last round is the best one again */
-    qsort(list, (size_t)p->n_buffers, sizeof *list, orders[o < 4 ? o : chosen]);
-    int64_t bytes = place_in_order(list, p->n_buffers, placed);
-    if (bytes < best) best = bytes, chosen = o;
-  }
-  free(list), free(placed);
-  return best;
 }
 
 /* The graph again, with places and the pairs of each kernel. */
@@ -187,7 +125,7 @@ tt_status pass_memory(const ir_graph *in, ir_graph *out, const pass_options *opt
     for (uint32_t i = 0; i < in->n_outputs; i++) is_output[in->outputs[i].value] = true;
     params_in_place(&p, is_output);
     make_buffers(&p, is_output);
-    ok = (out->arena_bytes = place(&p)) >= 0 && emit(&p, out);
+    ok = (out->arena_bytes = place_buffers(p.buffers, p.n_buffers)) >= 0 && emit(&p, out);
   }
   groups_free(p.groups, p.n);
   free(p.maker), free(p.last), free(p.of), free(p.over), free(p.buffers), free(is_output);

@@ -61,6 +61,19 @@ ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64
 /* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */
 ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref x, const ir_node *n);
 
+/* plan.c: what a placed graph has in its arena, and when. A value lives from kernel `first` to kernel `last`, by number in the order in
+ * which they run; one that is handed over in place ends before the kernel that takes it. */
+typedef struct { ir_ref row; int64_t bytes, offset; int first, last; } pass_value;
+typedef struct {
+  int n_kernels, n_values;
+  uint32_t *regions;              /* of each kernel */
+  pass_value *values;             /* by birth */
+  int64_t arena_bytes, bound;     /* bound: most bytes alive at once, below which no arena of these values can go */
+  int peak;                       /* the first kernel where that is */
+} pass_plan;
+TT_API pass_plan *pass_plan_of(const ir_graph *g, tt_error *err);
+TT_API void pass_plan_free(pass_plan *p);
+
 /* update.c: state and hyperparameters of an optimizer row. */
 typedef struct { const char *name; const char *states; const char *hyper; const char *text; } optim_info;
 extern const optim_info optim_table[];      /* ends with a NULL name */

@@ -94,7 +94,7 @@ rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) 
   if (x) {
     x->p = p;
     x->team = team;
-    x->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096 + 128;     /* threads do not share lines, nor sets of the cache */
+    x->scratch_stride = rt_scratch_stride(p);
     x->scratch_bytes = x->scratch_stride * (size_t)rt_team_size(team);
     x->arena = rt_alloc(p->arena_bytes);
     x->scratch = rt_alloc(x->scratch_bytes);

@@ -59,6 +59,12 @@ TT_API size_t rt_instance_bytes(const rt_instance *x);
 TT_API const rt_program *rt_instance_program(const rt_instance *x);
 TT_API void rt_program_free(rt_program *p);
 
+/* plan.c: bytes that a program needs in a team of n_threads. state: what the optimizer keeps, PARAM.NAME; gradients: outputs grad.NAME; scratch: of
+ * all threads together. */
+typedef struct { size_t params, state, gradients, inputs, outputs, constants, arena, scratch, total; } rt_memory;
+TT_API rt_memory rt_program_memory(const rt_program *p, int n_threads);
+size_t rt_scratch_stride(const rt_program *p);
+
 /* params.c: the named state of a model: weights, running statistics, optimizer state. Programs share one store. */
 typedef struct rt_params rt_params;
 typedef struct { const char *name; tt_tensor *tensor; bool trainable; bool optimizer_state; } rt_param;

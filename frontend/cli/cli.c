@@ -13,6 +13,7 @@ const cli_command cli_commands[] = {
   {"dump", "MODEL --stage=NAME [options]", "prints any stage of a model's compilation", cli_dump_options, cli_dump},
   {"run", "FILE.tt --input NAME=FILE.npy ... [options]", "runs a graph from its text form", cli_run_options, cli_run},
   {"opt", "FILE.tt --passes=a,b,c", "runs passes on a graph in text form and prints the result", cli_opt_options, cli_opt},
+  {"plan", "MODEL [options]", "prints the memory that a model needs: its peak, what lies there, and when", cli_plan_options, cli_plan},
   {"bench", "jit-vs-interp|kernels [MODEL ...], matmul [MxNxK ...] [options]", "times training steps: against the interpreter, or kernel by kernel; or matrix products", cli_bench_options, cli_bench},
   {"selftest", "[DIR]", "checks every op, JIT against interpreter, on this CPU; with DIR, the reference cases in it", cli_selftest_options, cli_selftest},
   {"ops", "", "lists every op of the language", cli_no_options, cli_ops},

@@ -1,5 +1,6 @@
 /* memory_test.c: programs run in the arena that memory laid out, kernel by kernel, give what the same graph gives with a buffer for every
  * row; the arena is as small as it can be in cases where that is known; results are written over arguments where that is right, and only there. */
+#include "passes/form.h"
 #include "tests/passes/check.h"
 
 typedef struct { const ir_graph *g; char *arena; void **at; bool *owned; } machine;     /* at: where a row's value is */
@@ -193,6 +194,86 @@ Test(memory, params_are_read_before_they_are_written) {
   cr_expect_eq(f->arena_bytes, 0);
   ir_graph_free(f);
   check(g, "fuse,schedule,memory", &o, 1);
+}
+
+/* What pass_plan says of an arena: no two values that are alive in one kernel share a byte, all lie inside, and at the peak they are what the bound is. */
+static void check_plan(ir_graph *g, const char *names, const pass_options *o) {
+  ir_graph *f = passes(g, names, o);
+  tt_error err = {0};
+  pass_plan *p = pass_plan_of(f, &err);
+  cr_assert(p, "%s", err.message);
+  cr_expect_eq(p->n_kernels, (int)f->n_kernels - 1);
+  int64_t at_peak = 0;
+  for (int i = 0; i < p->n_values; i++) {
+    const pass_value *v = &p->values[i];
+    cr_assert(v->offset >= 0 && v->offset % 64 == 0 && v->offset + v->bytes <= p->arena_bytes && v->first <= v->last);
+    cr_assert_geq(v->bytes, (int64_t)bytes_of(f, v->row));
+    if (v->first <= p->peak && v->last >= p->peak) at_peak += v->bytes;
+    for (int k = 0; k < i; k++) {
+      const pass_value *w = &p->values[k];
+      bool together = v->first <= w->last && w->first <= v->last, share = v->offset < w->offset + w->bytes && w->offset < v->offset + v->bytes;
+      cr_assert(!together || !share, "%s: rows %u and %u share bytes", f->name, v->row, w->row);
+    }
+  }
+  cr_expect_eq(at_peak, p->bound);
+  cr_expect_leq(p->bound, p->arena_bytes);
+  pass_plan_free(p);
+  ir_graph_free(f), ir_graph_free(g);
+}
+
+Test(memory, live_values_never_share_bytes) {
+  pass_options o = options_of_test;
+  for (int i = 0; i < 300; i++) {
+    check_plan(random_graph((uint64_t)i + 9000, 12 + i % 60), "decompose,tidy,fuse,schedule,memory", &o);
+    check_plan(random_graph((uint64_t)i + 9000, 12 + i % 60), "decompose,schedule,memory", &o);
+  }
+  o.train = true, o.optimizer = "adam", o.hyper = "";
+  check_plan(mlp(8, 12, 16, 10), NULL, &o);
+  check_plan(cnn(2, 9, 4, true), NULL, &o);
+  check_plan(transformer(2, 6, 8, 2), NULL, &o);
+}
+
+/* Buffers of random sizes and lives: the arena is never below the bound, and on average within 3% of it. */
+Test(memory, placement_is_close_to_the_bound) {
+  uint64_t s = 7;
+  double excess = 0;
+  enum { ROUNDS = 60 };
+  for (int round = 0; round < ROUNDS; round++) {
+    place_buffer b[200];
+    int n = 1 + pick(&s, 200), kernels = 2 + pick(&s, 100), at;
+    for (int i = 0; i < n; i++) {
+      int first = pick(&s, kernels), life = pick(&s, 4) ? pick(&s, 4) : pick(&s, kernels);
+      b[i] = (place_buffer){.bytes = 64 * (pick(&s, 3) ? 1 + pick(&s, 64) : 1 << pick(&s, 9)), .first = first, .last = first + life < kernels ? first + life : kernels - 1};
+    }
+    int64_t bound = place_bound(b, n, &at), arena = place_buffers(b, n);
+    cr_assert_geq(arena, bound);
+    for (int i = 0; i < n; i++)
+      for (int k = 0; k < i; k++)
+        cr_assert(b[i].first > b[k].last || b[k].first > b[i].last || b[i].offset >= b[k].offset + b[k].bytes || b[k].offset >= b[i].offset + b[i].bytes);
+    excess += (double)arena / (double)bound - 1;
+  }
+  cr_expect_leq(excess / ROUNDS, 0.03, "%.3f", excess / ROUNDS);
+}
+
+/* A dump whose offsets were changed by hand so that two live values overlap is refused, whoever reads it. */
+Test(memory, overlapping_offsets_are_refused) {
+  ir_graph *g = ir_graph_new("overlap");
+  ir_ref x = ir_input(g, "x", TT_F32, S(16, 16)), y = ir_matmul(g, x, x, false, false, 1), z = ir_matmul(g, y, x, false, false, 1);
+  ir_output_add(g, "y", ir_matmul(g, y, z, false, false, 1));
+  pass_options o = options_of_test;
+  ir_graph *f = passes(g, "fuse,schedule,memory", &o);
+  char *text = ir_print(f), *second = strstr(text, "@1024");
+  cr_assert(second && !strstr(second + 1, "@1024"), "%s", text);
+  memcpy(second, "@ 960", 5);
+  tt_error err = {0};
+  ir_graph *back = ir_parse(text, strlen(text), "dump", &err), *out;
+  cr_assert(back, "%s", err.message);
+  cr_expect_neq(ir_verify(back, "parsing", &err), TT_OK);
+  cr_expect(strstr(err.message, "shares bytes of the arena"), "%s", err.message);
+  err = (tt_error){0};
+  cr_expect_neq(pass_run(back, &out, "memory", NULL, &o, NULL, NULL, &err), TT_OK);
+  free(text);
+  ir_graph_free(g), ir_graph_free(f), ir_graph_free(back);
 }
 
 /* Rows without elements and of rank 0 take no harm. */

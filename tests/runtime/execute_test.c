@@ -165,3 +165,20 @@ Test(execute, find_not_finite) {
   rt_instance_free(x);
   rt_team_free(team);
 }
+
+/* The plan's sum is what an instance allocates and what is bound to it. */
+Test(execute, plan_is_what_is_allocated) {
+  tt_error err = {0};
+  rt_team *team = rt_team_new(3, &err);
+  rt_instance *x = rt_instance_new(&program, team, &err);
+  cr_assert(x, "%s", err.message);
+  for (uint32_t i = 0; i < program.n_slots; i++)
+    if (program.slots[i].kind == RT_OUTPUT) cr_assert(rt_bound(x, program.slots[i].name));
+  rt_memory m = rt_program_memory(&program, rt_team_size(team));
+  cr_expect_eq(m.arena + m.scratch + m.outputs, rt_instance_bytes(x));
+  cr_expect_eq(m.inputs, N * 4);
+  cr_expect_eq(m.params, 4);
+  cr_expect_eq(m.total, m.arena + m.scratch + m.outputs + m.inputs + m.params);
+  rt_instance_free(x);
+  rt_team_free(team);
+}
