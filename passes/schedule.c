@@ -7,8 +7,8 @@
  * kernel, and it must read the param itself only where it writes. Those are edges beside the ones that operands make. Where they make
  * a cycle (two params that are swapped, say), the value is copied by one more kernel, which nobody waits for, and the edges end there.
  *
- * Plan: kind (0 loop, 1 contract, 2 call); of a loop space and reduce; lanes: logical vector width in elements; grain: elements of the space
- * that a task should do. All follow from shapes, types and the CPU's vectors. */
+ * Plan: kind (0 loop, 1 contract, 2 call); of a loop space and reduce; lanes: logical vector width in elements, some machine vectors of the type
+ * that most of the work is done in; grain: elements of the space that a task should do. All follow from shapes, types and the CPU's vectors. */
 #include "form.h"
 
 #include <stdlib.h>
@@ -185,6 +185,11 @@ static bool order_groups(const ir_graph *g, const group *groups, int n, int *ord
 
 typedef struct { const pass_options *options; tt_error *err; } planner;
 
+enum { RANDOM_LANES = 64 };              /* the words that 16 counters of Philox give */
+
+/* Bytes of a lane while it is computed: halves are f32 then. */
+static int64_t work_bytes(tt_dtype t) { return t == TT_F16 || t == TT_BF16 ? 4 : (int64_t)tt_dtype_size(t); }
+
 static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph *out, uint32_t region) {
   planner *p = user;
   form f;
@@ -192,17 +197,24 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
     tt_bug(out, "kernel @%s is none: %s", out->kernels[region].name, f.why);
     return;
   }
-  int64_t vector = p->options->vector_bytes > 0 ? p->options->vector_bytes : 32;
-  int64_t widest = 1, values[TT_MAX_RANK];
-  double cost = 0;
+  int64_t vector = p->options->vector_bytes > 0 ? p->options->vector_bytes : 32, values[TT_MAX_RANK];
+  double cost = 0, by_size[9] = {0};
+  bool random = false;
   for (int i = 0; i < x->n; i++) {
     const ir_node *r = ir_at(in, x->rows[i]);
-    int64_t size = (int64_t)tt_dtype_size((tt_dtype)r->dtype);
-    bool real16 = r->dtype == TT_F16 || r->dtype == TT_BF16;     /* computed in f32 */
     tt_shape s = ir_shape(in, x->rows[i]);
-    if (tt_shape_count(&s) > 1 || x->n == 1) widest = size > widest ? size : real16 && widest < 4 ? 4 : widest;
-    if (tt_shape_count(&s) > 1) cost += pass_op_cost((ir_op)r->op);
+    double c = pass_op_cost((ir_op)r->op);
+    if (tt_shape_count(&s) <= 1 && x->n > 1) continue;
+    int64_t size = work_bytes((tt_dtype)r->dtype);
+    for (uint32_t k = 0; k < r->n_args; k++)
+      if (work_bytes((tt_dtype)ir_at(in, r->args[k])->dtype) > size && ir_ops[r->op].gives_bool) size = work_bytes((tt_dtype)ir_at(in, r->args[k])->dtype);
+    by_size[size] += c + 0.25;
+    cost += c;
+    random |= r->op == IR_random;
   }
+  int64_t work = 1;
+  for (int64_t i = 2; i <= 8; i++)
+    if (by_size[i] > by_size[work]) work = i;
   int64_t kind = f.kind;
   ir_kernel_plan(out, region, "kind", &kind, 1);
   if (f.kind != FORM_LOOP) return;       /* a contraction's tile follows from its strides: codegen/contract.c */
@@ -210,7 +222,7 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
   ir_kernel_plan(out, region, "space", values, (uint32_t)f.space.rank);
   for (int i = 0; i < f.n_reduce; i++) values[i] = f.reduce[i];
   ir_kernel_plan(out, region, "reduce", values, (uint32_t)f.n_reduce);
-  int64_t lanes = vector / widest * (cost > 40 ? 1 : cost > 12 ? 2 : 4);
+  int64_t lanes = random ? RANDOM_LANES : vector / work * (cost > 40 ? 1 : cost > 12 ? 2 : 4);
   int64_t grain = (int64_t)(131072 / (4 + cost));
   if (grain < 1024) grain = 1024;
   ir_kernel_plan(out, region, "lanes", &lanes, 1);
