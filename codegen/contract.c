@@ -11,6 +11,9 @@
  *         for k...: v = panel[k]; for i < T: acc[i] += s[row i, k] * v
  *         epilogue, store
  *
+ * A convolution of a dilated x (the input gradient of a strided one) is a sum over few of the taps, other ones for every residue of the output's
+ * position: each residue is a contraction of its own with its own tasks, so that no zero is multiplied.
+ *
  * Which axis is vectorized is chosen by its strides: one of b (or of a, the roles are then swapped) that is contiguous in its operand
  * and in the result; when none is contiguous, the panel is packed. Rows are the axes of the other operand. Few rows get more lanes.
  * A long sum is cut into blocks so that a panel stays in L2; partial tiles then live in scratch. An epilogue with costly functions
@@ -23,18 +26,47 @@
 
 static void add_axis(contraction *c, int64_t extent, bool summed) { c->axes[c->n_axes++] = (axis){.extent = extent, .summed = summed}; }
 
+static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
+
+/* The phases of conv n as numbers in one count, 1 for a matmul. */
+static int64_t count_phases(const ir_node *n) {
+  int64_t all = 1;
+  int count = 0;
+  if (n->op == IR_matmul) return 1;
+  const int64_t *stride = ir_ints(n, "stride", &count), *x_dilation = ir_ints(n, "x_dilation", &count);
+  for (int i = 0; i < count; i++) all *= x_dilation[i] / gcd(stride[i], x_dilation[i]);
+  return all;
+}
+
+/* Output p reads x at (p*stride + k*dilation - lo) / x_dilation where that is whole: p = first mod period, k = w_first mod w_step. */
+static void choose_phase(contraction *c, int64_t phase) {
+  const ir_node *n = ir_at(c->g, c->row), *w = ir_at(c->g, n->args[1]);
+  int count = 0;
+  if (n->op == IR_matmul) return;
+  const int64_t *stride = ir_ints(n, "stride", &count), *lo = ir_ints(n, "lo", &count), *dilation = ir_ints(n, "dilation", &count), *x_dilation = ir_ints(n, "x_dilation", &count);
+  for (int i = count - 1; i >= 0; i--) {
+    int64_t d = x_dilation[i], period = d / gcd(stride[i], d), w_step = d / gcd(dilation[i], d), first = phase % period, tap = 0;
+    phase /= period;
+    while (tap < w_step && (first * stride[i] + tap * dilation[i] - lo[i]) % d != 0) tap++;
+    int64_t kernel = w->dim[3 + i], outputs = n->dim[n->rank - count + i], from = tap < w_step ? (first * stride[i] + tap * dilation[i] - lo[i]) / d : 0;
+    c->space[i] = (spatial){.period = period, .first = first, .step = period * stride[i] / d, .tap_step = w_step * dilation[i] / d, .x_first = from, .w_step = w_step, .w_first = tap,
+                            .outputs = outputs > first ? (outputs - first + period - 1) / period : 0, .taps = tap < w_step && kernel > tap ? (kernel - tap + w_step - 1) / w_step : 0};
+  }
+}
+
 /* Axes in the order of the result's dimensions (so the first rank(row) are them), then the summed ones. */
 static void list_axes(contraction *c) {
   const ir_node *n = ir_at(c->g, c->row), *a = ir_at(c->g, n->args[0]), *b = ir_at(c->g, n->args[1]);
   int64_t split = ir_int(n, "split");
-  for (int i = 0; i < n->rank; i++) add_axis(c, n->dim[i], false);
+  int spatial_from = n->op == IR_matmul ? n->rank : n->rank - (b->rank - 3);
+  for (int i = 0; i < n->rank; i++) add_axis(c, i < spatial_from ? n->dim[i] : c->space[i - spatial_from].outputs, false);
   if (split < 1) split = 1;
   if (n->op == IR_matmul) {
     int64_t k = a->dim[a->rank - (ir_int(n, "ta") ? 2 : 1)];
     add_axis(c, k / split, true);
   } else {
     add_axis(c, a->dim[2] / split, true);
-    for (int i = 3; i < b->rank; i++) add_axis(c, b->dim[i], true);
+    for (int i = 3; i < b->rank; i++) add_axis(c, c->space[i - 3].taps, true);
   }
 }
 
@@ -54,17 +86,20 @@ static void operand_index(const contraction *c, lp_kernel *k, int which, const l
     index[batch + !sum_last] = own;
     return;
   }
-  int count;
-  const int64_t *stride = ir_ints(n, "stride", &count), *dilation = ir_ints(n, "dilation", &count);
-  lp_ref channel = lp_add(k, part, at[n->rank]);
-  if (which == B) {
-    index[0] = out[1], index[1] = out[2], index[2] = channel;
-    for (int i = 0; i < count; i++) index[3 + i] = at[n->rank + 1 + i];
-    return;
+  const spatial *s = c->space;
+  index[0] = out[which == B ? 1 : 0], index[1] = out[which == B ? 2 : 1], index[2] = lp_add(k, part, at[n->rank]);
+  for (int i = 0; i < x->rank - 3; i++) {
+    lp_ref tap = at[n->rank + 1 + i];
+    if (which == B) index[3 + i] = lp_add(k, lp_mul(k, tap, s[i].w_step), lp_int(k, s[i].w_first));
+    else index[3 + i] = lp_add(k, lp_add(k, lp_mul(k, out[3 + i], s[i].step), lp_mul(k, tap, s[i].tap_step)), lp_int(k, s[i].x_first));
   }
-  index[0] = out[0], index[1] = out[1], index[2] = channel;
-  for (int i = 0; i < count; i++)
-    index[3 + i] = lp_add(k, lp_mul(k, out[3 + i], stride[i]), lp_mul(k, at[n->rank + 1 + i], dilation[i]));
+}
+
+void con_result_at(const contraction *c, lp_kernel *k, const lp_ref *at, lp_ref *index) {
+  const ir_node *n = ir_at(c->g, c->row);
+  int D = n->op == IR_matmul ? 0 : ir_at(c->g, n->args[1])->rank - 3;
+  for (int i = 0; i < n->rank; i++) index[i] = at[i];
+  for (int i = 0; i < D; i++) index[n->rank - D + i] = lp_add(k, lp_mul(k, at[n->rank - D + i], c->space[i].period), lp_int(k, c->space[i].first));
 }
 
 lp_ref con_operand(const contraction *c, lower_ctx *lx, int which, const lp_ref *at) {
@@ -91,9 +126,10 @@ static bool measure_strides(contraction *c) {
     lp_ref e = con_operand(c, lx, which, at);
     address[which] = e && k->exprs[e].kind == LX_LOAD ? k->exprs[e].a[0] : 0;
   }
-  lp_ref to[TT_MAX_RANK];
+  lp_ref from[TT_MAX_RANK], to[TT_MAX_RANK];
   ir_ref result = lower_result(lx, 0);
-  if (lower_push(lx, c->row, result, at, to)) address[C] = lower_linear(lx, result, to);
+  con_result_at(c, k, at, from);
+  if (lower_push(lx, c->row, result, from, to)) address[C] = lower_linear(lx, result, to);
   for (int i = 0; i < c->n_axes; i++)
     for (int which = A; which <= C; which++) {
       axis *x = &c->axes[i];
@@ -122,41 +158,73 @@ int64_t con_nearest_divisor(int64_t n, int64_t wanted) {         /* the smallest
   return n;
 }
 
+/* One phase, all but its statements. */
+static bool plan(contraction *c, int64_t phase) {
+  choose_phase(c, phase);
+  list_axes(c);
+  for (int i = 0; i < ir_at(c->g, c->row)->rank; i++)
+    if (c->axes[i].extent == 0) return true;           /* no results: no tasks */
+  if (!measure_strides(c)) return false;
+  con_choose(c);
+  bool reads_rows = c->vec >= 0 && c->pack && c->n_rows_all * c->n_outer_all < 4 && c->n_sum &&
+                    con_magnitude(&c->axes[c->sum[c->n_sum - 1]], A) <= 1 && con_magnitude(&c->axes[c->sum[c->n_sum - 1]], B) <= 1;
+  if (reads_rows) {                                     /* few rows of a matrix that stands transposed: read it as it stands */
+    c->n_batch = 0, c->lanes = 4 * c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
+    for (int i = 0; i < c->n_axes; i++)
+      if (!c->axes[i].summed) c->batch[c->n_batch++] = i;
+  }
+  c->dots = c->vec < 0 || reads_rows;
+  con_count_tasks(c);
+  return true;
+}
+
 lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref *rows, int max_rows, tt_error *err) {
   lp_kernel *k = lp_new(g->kernels[region].name, 0);
   lower_ctx *lx = k ? lower_begin(g, region, k, cpu, err) : NULL;
-  contraction c = {.lx = lx, .g = g, .cpu = cpu};
+  contraction phase[MAX_PHASES] = {{.lx = lx, .g = g, .cpu = cpu}};
   bool ok = lx != NULL;
+  int64_t n_phases = 1;
   if (ok) {
     for (ir_ref r = 1; r < g->n_nodes; r++)
-      if (ir_at(g, r)->region == region && (ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv)) c.row = r;
-    if (!c.row) {
-      tt_fail(err, TT_INVALID, "error: kernel %s is planned as a contraction, but has no matmul or conv\n  at its plan, kind=1\n  fix: let the schedule pass plan it", g->kernels[region].name);
+      if (ir_at(g, r)->region == region && (ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv)) phase[0].row = r;
+    ir_ref row = phase[0].row;
+    if (row) n_phases = count_phases(ir_at(g, row));
+    if (!row || n_phases > MAX_PHASES) {
+      if (!row) tt_fail(err, TT_INVALID, "error: kernel %s is planned as a contraction, but has no matmul or conv\n  at its plan, kind=1\n  fix: let the schedule pass plan it", g->kernels[region].name);
+      else tt_fail(err, TT_INVALID, "error: the conv of kernel %s dilates x so that its results fall into %lld phases, more than %d\n  at x_dilation\n  fix: let the decompose pass write x_dilation as a pad", g->kernels[region].name,
+                   (long long)n_phases, MAX_PHASES);
       lower_end(lx), lp_free(k);
       return NULL;
     }
-    tt_dtype t = ir_at(g, c.row)->dtype;
-    c.acc_type = t == TT_F16 || t == TT_BF16 ? TT_F32 : t;
-    list_axes(&c);
-    ok = measure_strides(&c);
+    tt_dtype t = ir_at(g, row)->dtype;
+    phase[0].acc_type = t == TT_F16 || t == TT_BF16 ? TT_F32 : t;
   }
-  if (ok) {
-    tt_shape shape = ir_shape(g, c.row);
-    if (tt_shape_count(&shape) > 0) {
-      con_choose(&c);
-      bool reads_rows = c.vec >= 0 && c.pack && c.n_rows_all * c.n_outer_all < 4 && c.n_sum &&
-                        con_magnitude(&c.axes[c.sum[c.n_sum - 1]], A) <= 1 && con_magnitude(&c.axes[c.sum[c.n_sum - 1]], B) <= 1;
-      if (reads_rows) {                               /* few rows of a matrix that stands transposed: read it as it stands */
-        c.n_batch = 0, c.lanes = 4 * cpu->vector_bytes / (int64_t)tt_dtype_size(c.acc_type);
-        for (int i = 0; i < c.n_axes; i++)
-          if (!c.axes[i].summed) c.batch[c.n_batch++] = i;
+  for (int64_t i = n_phases - 1; ok && i >= 0; i--) {
+    phase[i] = phase[0];
+    ok = plan(&phase[i], i);
+    k->tasks += phase[i].n_tasks;
+  }
+  int64_t done = 0;
+  for (int64_t i = 0; ok && i < n_phases; i++) {
+    contraction *c = &phase[i];
+    lp_cursor *end = &(lp_cursor){&k->body};
+    while (*end->tail) end->tail = &(*end->tail)->next;
+    if (!c->n_tasks) continue;
+    c->body = *end, c->task = lp_var(k, 0);
+    if (c->n_tasks < k->tasks) {
+      for (int side = 0; side < 2; side++) {            /* if task >= done: if task < done + n_tasks */
+        lp_stmt *s = lp_append(k, &c->body, LS_IF);
+        s->guard = lp_op(k, side ? IR_lt : IR_ge, TT_BOOL, lp_var(k, 0), lp_int(k, side ? done + c->n_tasks : done), 0);
+        c->body.tail = &s->body;
       }
-      if (c.vec < 0 || reads_rows) con_dot_products(&c);
-      else con_register_tiles(&c);
-      lp_unroll(k);
+      c->task = lp_mod(k, lp_add(k, lp_var(k, 0), lp_int(k, -done)), c->n_tasks);      /* itself, but its range is known */
     }
-    ok = lower_arguments(lx, rows, max_rows);
+    done += c->n_tasks;
+    if (c->dots) con_dot_products(c);
+    else con_register_tiles(c);
   }
+  if (ok) lp_unroll(k);
+  ok = ok && lower_arguments(lx, rows, max_rows);
   if (lx) lower_end(lx);
   if (!ok) {
     lp_free(k);

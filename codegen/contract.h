@@ -5,7 +5,7 @@
 
 #include "lower.h"
 
-enum { MAX_AXES = 16, A = 0, B = 1, C = 2 };
+enum { MAX_AXES = 16, A = 0, B = 1, C = 2, MAX_PHASES = 16 };
 
 typedef struct {
   int64_t extent;
@@ -14,14 +14,22 @@ typedef struct {
   int64_t stride[3];
 } axis;
 
+/* A spatial axis of a convolution: output q*period + first, under its tap number j, reads x at q*step + j*tap_step + x_first through weight
+ * j*w_step + w_first. Without x_dilation the period is 1 and first is 0; with it outputs fall into phases that see different taps. */
+typedef struct { int64_t period, first, step, tap_step, x_first, w_step, w_first, outputs, taps; } spatial;
+
 typedef struct {
   lower_ctx *lx;
   const ir_graph *g;
   ir_ref row;                   /* the matmul or conv */
   axis axes[MAX_AXES];
   int n_axes;
+  spatial space[3];             /* conv: of this phase */
   tt_dtype acc_type;
   const cg_cpu *cpu;
+  lp_cursor body;               /* where its statements go */
+  lp_ref task;                  /* 0 .. n_tasks-1 */
+  int64_t n_tasks;
 
   /* what was chosen */
   int vec, scalar_op, vector_op;                            /* axis; A or B */
@@ -34,9 +42,12 @@ typedef struct {
   int64_t k_blocks;                                         /* cuts of sum[0] */
   int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
   int panel_buffer, stage_buffer;
+  bool dots;                                                /* no register tiles: every result a dot product */
+  int64_t per_task;                                         /* of dot products */
 } contraction;
 
 /* contract.c */
+void con_result_at(const contraction *c, lp_kernel *k, const lp_ref *at, lp_ref *index);      /* the result's index at the axes' values */
 lp_ref con_operand(const contraction *c, lower_ctx *lx, int which, const lp_ref *at);      /* operand A or B at the axes' values */
 bool con_depends(const axis *x, int which);
 int64_t con_magnitude(const axis *x, int which);                                           /* |stride|; not affine: INT64_MAX */
@@ -46,6 +57,7 @@ int64_t con_nearest_divisor(int64_t n, int64_t wanted);                         
 void con_choose(contraction *c);
 
 /* contract_build.c */
+void con_count_tasks(contraction *c);
 void con_dot_products(contraction *c);
 void con_register_tiles(contraction *c);
 

@@ -59,16 +59,17 @@ static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at
   lower_ctx *lx = c->lx;
   const ir_node *n = ir_at(c->g, c->row);
   int count = lower_n_results(lx);
-  lp_ref index[MOST], values[MOST];
+  lp_ref index[MOST], values[MOST], from[TT_MAX_RANK];
   if (lx->k->exprs[value].dtype != n->dtype) value = lp_op(lx->k, IR_cast, n->dtype, value, 0, 0);
-  lower_hook(lx, c->row, at, value);
+  con_result_at(c, lx->k, at, from);
+  lower_hook(lx, c->row, from, value);
   if (count > MOST) {
     tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", c->g->kernels[lx->region].name, count, MOST);
     return;
   }
   for (int i = 0; i < count; i++) {
     lp_ref to[TT_MAX_RANK];
-    if (!lower_push(lx, c->row, lower_result(lx, i), at, to)) return;      /* lower_push has failed the kernel */
+    if (!lower_push(lx, c->row, lower_result(lx, i), from, to)) return;      /* lower_push has failed the kernel */
     index[i] = lower_linear(lx, lower_result(lx, i), to);
     values[i] = lower_pull(lx, lower_result(lx, i), to);
     if (count == 1) break;
@@ -275,17 +276,11 @@ static void panel(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
 void con_dot_products(contraction *c) {
   lp_kernel *k = c->lx->k;
   lp_ref at[MAX_AXES];
-  lp_cursor body = {&k->body};
-  int64_t all = 1, per_task = 1, sum_all = 1;
-  for (int i = 0; i < c->n_batch; i++) all *= c->axes[c->batch[i]].extent;
-  for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
-  while (per_task * sum_all < 16384 && per_task < all) per_task *= 2;
-  per_task = con_nearest_divisor(all, per_task);
-  k->tasks = all / per_task;
+  lp_cursor body = c->body;
   for (int i = 0; i < c->n_axes; i++) at[i] = lp_int(k, 0);
-  int var = lp_var_add(k, "i", per_task);
-  lp_for(k, &body, var, 0, per_task, 0, &body);
-  unflatten(c, c->batch, c->n_batch, lp_add(k, lp_mul(k, lp_var(k, 0), per_task), lp_var(k, var)), at);
+  int var = lp_var_add(k, "i", c->per_task);
+  lp_for(k, &body, var, 0, c->per_task, 0, &body);
+  unflatten(c, c->batch, c->n_batch, lp_add(k, lp_mul(k, c->task, c->per_task), lp_var(k, var)), at);
   int acc = lp_local_add(k, "acc", c->acc_type, 1);
   lp_stmt *s = lp_append(k, &body, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
@@ -303,23 +298,32 @@ void con_dot_products(contraction *c) {
   store_results(c, &body, at, lp_get(k, acc, 0));
 }
 
-void con_register_tiles(contraction *c) {
-  lp_kernel *k = c->lx->k;
-  int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes, batches = 1, sum_all = 1;
+void con_count_tasks(contraction *c) {
+  int64_t batches = 1, sum_all = 1, per_task = 1;
   for (int i = 0; i < c->n_batch; i++) batches *= c->axes[c->batch[i]].extent;
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
+  if (c->dots) {
+    while (per_task * sum_all < 16384 && per_task < batches) per_task *= 2;
+    c->per_task = con_nearest_divisor(batches, per_task);
+    c->n_tasks = batches / c->per_task;
+  } else c->n_tasks = batches * c->n_chunks * (c->inside ? 1 : (c->axes[c->vec].extent + c->lanes - 1) / c->lanes);
+}
+
+void con_register_tiles(contraction *c) {
+  lp_kernel *k = c->lx->k;
+  int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes, sum_all = 1;
+  for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
   int64_t panels = c->inside ? 1 : full + (rest > 0);
-  k->tasks = batches * c->n_chunks * panels;
   if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, ir_at(c->g, c->row)->args[c->vector_op])->dtype, sum_all / c->k_blocks * c->lanes, true, true);
   if (c->staged) {
     int64_t stage_rows = c->n_outer_all > 1 ? c->chunk * c->n_rows_all : c->chunk * c->tile;
     c->stage_buffer = lp_buffer_add(k, "stage", c->acc_type, stage_rows * c->lanes, true, true);
   }
-  lp_ref task = lp_var(k, 0), chunk = lp_mod(k, lp_div(k, task, panels), c->n_chunks);
+  lp_ref task = c->task, chunk = lp_mod(k, lp_div(k, task, panels), c->n_chunks);
   tile_place place = {.panel = lp_mod(k, task, panels)};
   for (int i = 0; i < c->n_axes; i++) place.at[i] = lp_int(k, 0);
   unflatten(c, c->batch, c->n_batch, lp_div(k, task, panels * c->n_chunks), place.at);
-  lp_cursor body = {&k->body};
+  lp_cursor body = c->body;
   if (c->inside) {
     panel(c, &body, place, chunk);
     return;

@@ -197,17 +197,25 @@ static ir_ref padded(ir_graph *g, ir_ref x, const int64_t *lo, const int64_t *hi
   return ir_permute(g, ir_pad(g, n->args[0], ir_like(g, x, 0), inner[0], inner[1], inner[2]), perm);
 }
 
-/* conv with padding or x_dilation -> pad, conv; 0 when it is plain already. */
+/* conv with padding -> pad, conv; 0 when it is plain already. What stays is padding of less than x_dilation, which no output reads; an x dilated so
+ * that outputs fall into many phases (codegen/contract.c makes a contraction of each) is written out by the pad. */
 static ir_ref plain_conv(ir_graph *g, const ir_node *n, ir_ref x, ir_ref w) {
+  enum { MAX_PHASES = 16 };
   int D = ir_at(g, x)->rank - 3;
-  const int64_t *lo = ir_ints(n, "lo", NULL), *hi = ir_ints(n, "hi", NULL), *x_dilation = ir_ints(n, "x_dilation", NULL);
-  int64_t before[TT_MAX_RANK] = {0}, after[TT_MAX_RANK] = {0}, between[TT_MAX_RANK] = {0};
+  const int64_t *stride = ir_ints(n, "stride", NULL), *lo = ir_ints(n, "lo", NULL), *hi = ir_ints(n, "hi", NULL), *x_dilation = ir_ints(n, "x_dilation", NULL);
+  int64_t before[TT_MAX_RANK] = {0}, after[TT_MAX_RANK] = {0}, between[TT_MAX_RANK] = {0}, phases = 1;
   ir_conv_attrs a = {.split = ir_int(n, "split")};
   bool plain = true;
   for (int i = 0; i < D; i++) {
-    before[3 + i] = lo[i], after[3 + i] = hi[i], between[3 + i] = x_dilation[i] - 1;
-    a.stride[i] = ir_ints(n, "stride", NULL)[i], a.dilation[i] = ir_ints(n, "dilation", NULL)[i], a.x_dilation[i] = 1;
-    plain &= !lo[i] && !hi[i] && x_dilation[i] == 1;
+    int64_t d = x_dilation[i], rest = stride[i];
+    while (rest) { int64_t t = d % rest; d = rest, rest = t; }        /* gcd(stride, x_dilation) */
+    bool keep = phases * (x_dilation[i] / d) <= MAX_PHASES && ir_at(g, x)->dim[3 + i] > 0;
+    if (keep) phases *= x_dilation[i] / d;
+    a.stride[i] = stride[i], a.dilation[i] = ir_ints(n, "dilation", NULL)[i], a.x_dilation[i] = keep ? x_dilation[i] : 1;
+    between[3 + i] = keep ? 0 : x_dilation[i] - 1;
+    before[3 + i] = lo[i] / a.x_dilation[i], after[3 + i] = hi[i] / a.x_dilation[i];
+    a.lo[i] = lo[i] % a.x_dilation[i], a.hi[i] = hi[i] % a.x_dilation[i];
+    plain &= !before[3 + i] && !after[3 + i] && !between[3 + i];
   }
   return plain ? 0 : ir_conv(g, padded(g, x, before, after, between), w, &a);
 }

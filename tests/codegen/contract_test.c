@@ -110,18 +110,19 @@ Test(contract, matmul_split_and_long) {
   matmul_case(TT_F32, 0, 9, 20, 4800, false, true, 1, true);
 }
 
-typedef struct { int64_t n, g, c, o, size, kernel, stride, dilation, split; bool channels_last; } conv_case;
+typedef struct { int64_t n, g, c, o, size, kernel, stride, dilation, split; bool channels_last; int64_t x_dilation, lo, hi; } conv_case;
 
 static void run_conv(tt_dtype t, conv_case c) {
-  char what[128];
-  snprintf(what, sizeof what, "conv n%lld g%lld c%lld o%lld size %lld kernel %lld stride %lld dilation %lld split %lld%s", (long long)c.n, (long long)c.g, (long long)c.c, (long long)c.o, (long long)c.size, (long long)c.kernel,
-           (long long)c.stride, (long long)c.dilation, (long long)c.split, c.channels_last ? " channels-last" : "");
+  char what[192];
+  snprintf(what, sizeof what, "conv n%lld g%lld c%lld o%lld size %lld kernel %lld stride %lld dilation %lld split %lld%s x_dilation %lld lo %lld hi %lld", (long long)c.n, (long long)c.g, (long long)c.c, (long long)c.o, (long long)c.size, (long long)c.kernel,
+           (long long)c.stride, (long long)c.dilation, (long long)c.split, c.channels_last ? " channels-last" : "", (long long)c.x_dilation, (long long)c.lo, (long long)c.hi);
   ir_graph *g = ir_graph_new("f");
   ir_ref x = ir_input(g, "x", t, c.channels_last ? SHAPE(c.n, c.size, c.size, c.g, c.c) : SHAPE(c.n, c.g, c.c, c.size, c.size));
   ir_ref w = ir_input(g, "w", t, SHAPE(c.g, c.o, c.c, c.kernel, c.kernel));
   uint32_t region = g->at_region = ir_kernel_add(g, "k");
   ir_ref view = c.channels_last ? ir_permute(g, x, (int[]){0, 3, 4, 1, 2}) : x;
-  ir_conv_attrs attrs = {.stride = {c.stride, c.stride}, .dilation = {c.dilation, c.dilation}, .split = c.split};
+  ir_conv_attrs attrs = {.stride = {c.stride, c.stride}, .dilation = {c.dilation, c.dilation}, .split = c.split,
+                         .x_dilation = {c.x_dilation, c.x_dilation}, .lo = {c.lo, c.lo}, .hi = {c.hi, c.hi}};
   ir_ref y = ir_conv(g, view, w, &attrs);
   if (c.channels_last && c.split <= 1) y = ir_permute(g, y, (int[]){0, 3, 4, 1, 2});
   ir_output_add(g, "y", y);
@@ -132,6 +133,19 @@ Test(contract, conv) {
   static const conv_case cases[] = {
     {1, 1, 1, 1, 3, 1, 1, 1, 1, false}, {2, 1, 3, 8, 7, 3, 1, 1, 1, true},  {2, 1, 3, 8, 7, 3, 1, 1, 1, false}, {2, 2, 3, 5, 9, 3, 2, 1, 1, true},
     {1, 1, 8, 20, 12, 3, 1, 2, 1, true}, {3, 4, 1, 1, 6, 3, 1, 1, 1, true}, {4, 1, 4, 6, 5, 2, 1, 1, 2, false}, {8, 1, 6, 33, 14, 3, 1, 1, 1, true}, {2, 1, 5, 17, 4, 4, 1, 1, 1, true},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    run_conv(TT_F32, cases[i]);
+    run_conv(TT_I32, cases[i]);
+  }
+}
+
+/* Input gradients of strided convolutions: results fall into phases that see other taps, some of them none. */
+Test(contract, conv_of_dilated) {
+  static const conv_case cases[] = {
+    {2, 1, 3, 8, 4, 3, 1, 1, 1, true, 2, 1, 1},  {2, 1, 3, 8, 5, 3, 1, 1, 1, false, 2, 0, 1}, {1, 1, 5, 16, 4, 1, 1, 1, 1, true, 2, 0, 0},  {1, 2, 4, 20, 5, 3, 1, 1, 1, true, 3, 2, 1},
+    {1, 1, 2, 3, 4, 4, 1, 2, 1, true, 2, 1, 0},  {1, 1, 2, 9, 6, 3, 2, 1, 1, true, 3, 1, 2},  {1, 1, 2, 9, 6, 5, 3, 1, 1, false, 2, 1, 1},  {2, 1, 4, 6, 3, 2, 1, 1, 2, false, 2, 0, 0},
+    {1, 1, 16, 40, 7, 3, 1, 1, 1, true, 2, 1, 0}, {1, 3, 1, 1, 6, 3, 1, 3, 1, true, 2, 1, 1}, {1, 1, 2, 3, 5, 2, 2, 1, 1, true, 4, 3, 3},  {1, 1, 1, 1, 1, 1, 1, 1, 1, true, 4, 1, 2},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     run_conv(TT_F32, cases[i]);
