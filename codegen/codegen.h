@@ -32,8 +32,9 @@ typedef struct cg_program cg_program;
 cg_program *cg_program_new(const ir_graph *g, bool placed, tt_error *err);
 void *cg_program_alloc(cg_program *c, size_t bytes);   /* zeroed, 64-byte aligned, lives as long as the program; NULL: no memory, err is set */
 bool cg_program_slot(cg_program *c, ir_ref r, uint32_t *slot);
-/* A step of kernel `region` (or of row r alone, region 0) whose arguments are args; writes are the rows of it that others use. */
-typedef struct { rt_kernel *run; const void *context; const char *name; uint32_t region; ir_ref row; const ir_ref *args; uint32_t n_args; int64_t tasks; bool serial; } cg_step;
+/* A step of kernel `region` (or of row r alone, region 0) whose arguments are args; among them all rows of it that others use.
+ * task_bytes: of each argument, as in rt_arg; NULL: not known. context, context_bytes: as in rt_step. */
+typedef struct { rt_kernel *run; const void *context; uint32_t context_bytes; const char *name; uint32_t region; ir_ref row; const ir_ref *args; const int64_t *task_bytes; uint32_t n_args; int64_t tasks; bool serial; } cg_step;
 bool cg_program_step(cg_program *c, const cg_step *s);
 /* Adds the copies and gives the program. owner: the backend's, freed by free_owner with the program (or here, when it fails). */
 tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);

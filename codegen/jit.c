@@ -165,7 +165,7 @@ static bool call_step(job *j, cg_program *c, uint32_t i) {
   if (!sort) return false;
   *sort = (rt_sort){.dtype = (tt_dtype)x->dtype, .length = n->dim[axis], .stride = inner, .inner = inner, .descending = ir_int(n, "descending")};
   ir_ref args[] = {n->args[0], r};
-  return cg_program_step(c, &(cg_step){.run = rt_argsort, .context = sort, .name = g->kernels[region].name, .region = region, .args = args, .n_args = 2, .tasks = n->dim[axis] ? outer * inner : 0});
+  return cg_program_step(c, &(cg_step){.run = rt_argsort, .context = sort, .context_bytes = sizeof *sort, .name = g->kernels[region].name, .region = region, .args = args, .n_args = 2, .tasks = n->dim[axis] ? outer * inner : 0});
 }
 
 typedef struct { const cg_llvm_api *api; cg_llvm_jit *jit; } code_owner;

@@ -23,6 +23,7 @@ struct cg_program {
   size_t left;
   rt_step *steps; uint32_t n_steps, cap_steps;
   rt_slot *slots; uint32_t n_slots, cap_slots;
+  rt_arg *args; uint32_t n_args, cap_args;
   void *owner;
   void (*free_owner)(void *);
 
@@ -221,7 +222,7 @@ void cg_program_free(cg_program *c) {
   if (c->free_owner) c->free_owner(c->owner);
   free_scratch(c);
   for (chunk *k = c->chunks, *next; k; k = next) next = k->next, free(k);
-  free(c->steps), free(c->slots);
+  free(c->steps), free(c->slots), free(c->args);
   free(c);
 }
 
@@ -258,13 +259,16 @@ static const char *origin_text(cg_program *c, ir_ref begin, ir_ref end) {
   return copy_text(c, text);
 }
 
-static bool push_step(cg_program *c, rt_step s, const uint32_t *slots, uint32_t n_slots, const uint32_t *writes, uint32_t n_writes) {
-  uint32_t *copy = cg_program_alloc(c, (n_slots + n_writes) * sizeof *copy);
-  if (!copy || !grow(c, &c->steps, c->n_steps, &c->cap_steps, sizeof *c->steps)) return false;
-  memcpy(copy, slots, n_slots * sizeof *slots);
-  memcpy(copy + n_slots, writes, n_writes * sizeof *writes);
-  s.slots = copy, s.n_slots = n_slots;
-  s.writes = copy + n_slots, s.n_writes = n_writes;
+static bool push_arg(cg_program *c, rt_arg a) {
+  if (!grow(c, &c->args, c->n_args, &c->cap_args, sizeof *c->args)) return false;
+  c->args[c->n_args++] = a;
+  return true;
+}
+
+/* Its arguments are the last s.n_args ones. */
+static bool push_step(cg_program *c, rt_step s) {
+  if (!grow(c, &c->steps, c->n_steps, &c->cap_steps, sizeof *c->steps)) return false;
+  s.args = c->n_args - s.n_args;
   c->steps[c->n_steps++] = s;
   return true;
 }
@@ -276,34 +280,31 @@ bool cg_program_step(cg_program *c, const cg_step *s) {
     for (begin = 1; begin < g->n_nodes && ir_at(g, begin)->region != s->region;) begin++;
     for (end = begin; end < g->n_nodes && ir_at(g, end)->region == s->region;) end++;
   }
-  uint32_t *slots = malloc((s->n_args + (end - begin) + 1) * sizeof *slots), *writes = slots + s->n_args, n_writes = 0;
-  if (!slots) return no_memory(c);
-  bool ok = true;
-  for (uint32_t i = 0; ok && i < s->n_args; i++) ok = cg_program_slot(c, s->args[i], &slots[i]);
-  for (ir_ref r = begin; r < end; r++)                               /* what the kernel keeps to itself has no slot */
-    if (c->live[r] && is_computed(g, r) && c->slot_of[r]) writes[n_writes++] = c->slot_of[r] - 1;
-  rt_step step = {.run = s->run, .context = s->context, .tasks = s->tasks, .serial = s->serial};
-  ok = ok && (step.name = copy_text(c, s->name)) && (step.origin = origin_text(c, begin, end)) && push_step(c, step, slots, s->n_args, writes, n_writes);
-  free(slots);
-  return ok;
-}
-
-/* args: from, to. A task copies a piece of COPY_BYTES; context: the number of bytes. */
-enum { COPY_BYTES = 64 << 10 };
-static void copy_kernel(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) {
-  (void)scratch;
-  size_t bytes = *(const size_t *)context, from = (size_t)begin * COPY_BYTES, to = (size_t)end * COPY_BYTES;
-  if (to > bytes) to = bytes;
-  if (from < to) memcpy(args[1] + from, args[0] + from, to - from);
+  for (uint32_t i = 0; i < s->n_args; i++) {
+    rt_arg a = {.task_bytes = s->task_bytes ? s->task_bytes[i] : 0};
+    if (!cg_program_slot(c, s->args[i], &a.slot) || !push_arg(c, a)) return false;
+  }
+  rt_arg *args = c->args + c->n_args - s->n_args;
+  for (ir_ref r = begin; r < end; r++) {                             /* what the kernel keeps to itself has no slot */
+    if (!c->live[r] || !is_computed(g, r) || !c->slot_of[r]) continue;
+    bool found = false;
+    for (uint32_t i = 0; i < s->n_args; i++)
+      if (args[i].slot == c->slot_of[r] - 1) args[i].written = found = true;
+    char label[100];
+    if (!found) return tt_fail(c->err, TT_INTERNAL, "error: %s of @%s is no argument of the kernel that computes it\n  at kernel @%s\n  fix: this is a bug of the compiler; please report it", ir_label(g, r, label, sizeof label), g->name, s->name), false;
+  }
+  rt_step step = {.run = s->run, .context = s->context, .context_bytes = s->context_bytes, .tasks = s->tasks, .serial = s->serial, .n_args = s->n_args};
+  return (step.name = copy_text(c, s->name)) && (step.origin = origin_text(c, begin, end)) && push_step(c, step);
 }
 
 static bool add_copy(cg_program *c, uint32_t from, uint32_t to, const char *what, ir_ref origin) {
-  size_t *bytes = cg_program_alloc(c, sizeof *bytes);
-  if (!bytes) return false;
-  *bytes = c->slots[to].bytes;
-  if (!*bytes) return true;
-  rt_step s = {.run = copy_kernel, .context = bytes, .tasks = (int64_t)((*bytes + COPY_BYTES - 1) / COPY_BYTES)};
-  return (s.name = copy_text(c, what)) && (s.origin = origin_text(c, origin, origin + 1)) && push_step(c, s, (uint32_t[]){from, to}, 2, &to, 1);
+  rt_copy_size *size = cg_program_alloc(c, sizeof *size);
+  if (!size) return false;
+  size->bytes = c->slots[to].bytes;
+  if (!size->bytes) return true;
+  rt_step s = {.run = rt_copy, .context = size, .context_bytes = sizeof *size, .tasks = (int64_t)((size->bytes + RT_COPY_TASK - 1) / RT_COPY_TASK), .n_args = 2};
+  return push_arg(c, (rt_arg){from, false, RT_COPY_TASK}) && push_arg(c, (rt_arg){to, true, RT_COPY_TASK}) && (s.name = copy_text(c, what)) &&
+         (s.origin = origin_text(c, origin, origin + 1)) && push_step(c, s);
 }
 
 /* Outputs that are not where their value is computed. They come before assigns: an output that is a param is its old value. */
@@ -358,7 +359,8 @@ tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, vo
   c->owner = owner;
   c->free_owner = free_owner;
   tt_error *err = c->err;
-  if (!copy_outputs(c) || !copy_assigns(c)) {
+  bool ok = copy_outputs(c) && copy_assigns(c) && (rt_place_steps(c->steps, c->n_steps, c->args, c->slots, c->n_slots) || no_memory(c));
+  if (!ok) {
     cg_program_free(c);
     return err ? err->status : TT_INTERNAL;
   }
@@ -367,6 +369,7 @@ tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, vo
   c->err = NULL;
   c->p.steps = c->steps, c->p.n_steps = c->n_steps;
   c->p.slots = c->slots, c->p.n_slots = c->n_slots;
+  c->p.args = c->args, c->p.n_args = c->n_args;
   c->p.scratch_bytes = scratch_bytes;
   c->p.release = release;
   c->p.owner = owner;

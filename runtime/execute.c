@@ -1,11 +1,9 @@
 /* execute.c: a program with its memory, and the walk of its steps.
  *
- * Making an instance resolves everything that a run would otherwise look up: the argument pointers of all steps lie in one flat
- * array (binding a tensor patches the places of its slot), and the steps after which the team must meet are marked. A run is then
- * one loop in every thread: its share of a step's tasks, and a barrier where it is marked. No allocation, no lock.
- *
- * A barrier follows a step only when the next one touches memory that a step since the last barrier wrote, or writes what one of
- * them reads, unless both run on thread 0 alone. */
+ * Making an instance resolves everything that a run would otherwise look up. The argument pointers of all steps lie in one flat
+ * array; binding a tensor patches the places of its slot. Each thread has a list of its own of what it does: kernel, arguments, its
+ * range of tasks, and how many barriers come before (more than one when it has no share in steps between). A run is then one loop
+ * in every thread, without allocation, lock or look-up; a program that leaves nothing to other threads does not wake them. */
 #include "runtime.h"
 
 #include <math.h>
@@ -14,112 +12,109 @@
 #include <string.h>
 #include <time.h>
 
+typedef struct {
+  rt_kernel *run;                  /* NULL: the end of the list */
+  char *const *args;
+  const void *context;
+  int64_t begin, end;              /* tasks */
+  uint32_t barriers;               /* before it */
+} job;
+
 struct rt_instance {
   const rt_program *p;
   rt_team *team;
   char *arena, *scratch;
   size_t scratch_stride, scratch_bytes;
+  job *jobs, **of_thread;          /* the list of each thread */
+  bool parallel;                   /* other threads have something to do */
   tt_tensor **bound;               /* of each slot; NULL: none */
   char **pointers;                 /* of each slot */
-  char **args;                     /* of all steps, one after another */
-  size_t *first;                   /* of each step, in args */
-  bool *meet;                      /* of each step: a barrier follows */
+  char **args;                     /* of all steps, as in the program */
   bool *written;                   /* of each slot */
-  size_t *uses, *use_of;           /* the places in args of slot s: uses[use_of[s] .. use_of[s+1]) */
+  uint32_t *uses, *use_of;         /* the places in args of slot s: uses[use_of[s] .. use_of[s+1]) */
+  uint32_t *bindable, n_bindable;  /* slots */
   bool ready;                      /* everything is bound */
 };
 
 const rt_program *rt_instance_program(const rt_instance *x) { return x->p; }
 
-static bool on_first_thread(const rt_step *s) { return s->serial || s->tasks <= 1; }
-
-static bool overlap(const rt_slot *slots, uint32_t a, uint32_t b) {
-  if (a == b) return true;
-  const rt_slot *s = &slots[a], *t = &slots[b];
-  return s->kind == RT_ARENA && t->kind == RT_ARENA && s->offset < t->offset + t->bytes && t->offset < s->offset + s->bytes;
-}
-
-static bool touches(const rt_slot *slots, const uint32_t *writes, uint32_t n_writes, const uint32_t *others, uint32_t n_others) {
-  for (uint32_t i = 0; i < n_writes; i++)
-    for (uint32_t k = 0; k < n_others; k++)
-      if (overlap(slots, writes[i], others[k])) return true;
-  return false;
-}
-
-static bool must_wait(const rt_program *p, const rt_step *before, const rt_step *after) {
-  if (on_first_thread(before) && on_first_thread(after)) return false;
-  return touches(p->slots, before->writes, before->n_writes, after->slots, after->n_slots) || touches(p->slots, after->writes, after->n_writes, before->slots, before->n_slots);
-}
-
-static void mark_barriers(rt_instance *x) {
-  enum { GROUP = 64 };             /* a longer run of independent steps is cut: the search stays linear */
-  uint32_t start = 0;              /* the first step since the last barrier */
-  for (uint32_t i = 1; i < x->p->n_steps; i++) {
-    bool wait = i - start >= GROUP;
-    for (uint32_t k = start; k < i && !wait; k++) wait = must_wait(x->p, &x->p->steps[k], &x->p->steps[i]);
-    if (wait) {
-      x->meet[i - 1] = true;
-      start = i;
-    }
-  }
-}
-
 static void set_pointer(rt_instance *x, uint32_t slot, const void *data) {
   x->pointers[slot] = (char *)data;
-  for (size_t i = x->use_of[slot]; i < x->use_of[slot + 1]; i++) x->args[x->uses[i]] = (char *)data;
+  for (uint32_t i = x->use_of[slot]; i < x->use_of[slot + 1]; i++) x->args[x->uses[i]] = (char *)data;
 }
 
 /* Argument places by slot, by counting. */
 static void index_arguments(rt_instance *x) {
   const rt_program *p = x->p;
-  size_t n = 0;
-  for (uint32_t i = 0; i < p->n_steps; i++) {
-    x->first[i] = n;
-    n += p->steps[i].n_slots;
-    for (uint32_t k = 0; k < p->steps[i].n_slots; k++) x->use_of[p->steps[i].slots[k] + 1]++;
-    for (uint32_t k = 0; k < p->steps[i].n_writes; k++) x->written[p->steps[i].writes[k]] = true;
+  for (uint32_t i = 0; i < p->n_args; i++) {
+    x->use_of[p->args[i].slot + 1]++;
+    x->written[p->args[i].slot] |= p->args[i].written;
   }
   for (uint32_t s = 0; s < p->n_slots; s++) x->use_of[s + 1] += x->use_of[s];
-  for (uint32_t i = p->n_steps; i-- > 0;)
-    for (uint32_t k = p->steps[i].n_slots; k-- > 0;) x->uses[--x->use_of[p->steps[i].slots[k] + 1]] = x->first[i] + k;
+  for (uint32_t i = p->n_args; i-- > 0;) x->uses[--x->use_of[p->args[i].slot + 1]] = i;
   /* use_of[s+1] is now the beginning of s; shift it down. */
   for (uint32_t s = 0; s < p->n_slots; s++) x->use_of[s] = x->use_of[s + 1];
-  x->use_of[p->n_slots] = n;
+  x->use_of[p->n_slots] = p->n_args;
+}
+
+static bool is_bindable(const rt_slot *s) { return s->kind == RT_INPUT || s->kind == RT_PARAM || s->kind == RT_OUTPUT; }
+
+static void list_jobs(rt_instance *x) {
+  const rt_program *p = x->p;
+  int n = rt_team_size(x->team);
+  for (int thread = 0; thread < n; thread++) {
+    job *to = x->of_thread[thread] = x->jobs + (size_t)thread * (p->n_steps + 2);
+    uint32_t barriers = 0;
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+      const rt_step *s = &p->steps[i];
+      int64_t begin, end;
+      rt_share(s, thread, n, &begin, &end);
+      barriers += s->barrier;
+      if (begin >= end) continue;
+      *to++ = (job){s->run, x->args + s->args, s->context, begin, end, barriers};
+      x->parallel |= thread > 0;
+      barriers = 0;
+    }
+    *to = (job){.barriers = barriers};
+  }
+}
+
+static bool allocate(rt_instance *x) {
+  const rt_program *p = x->p;
+  size_t slots = p->n_slots + 1, args = p->n_args + 1, threads = (size_t)rt_team_size(x->team);
+  x->scratch_stride = rt_scratch_stride(p);
+  x->scratch_bytes = x->scratch_stride * threads;
+  x->arena = rt_alloc(p->arena_bytes);
+  x->scratch = rt_alloc(x->scratch_bytes);
+  x->jobs = calloc(threads * (p->n_steps + 2), sizeof *x->jobs);
+  x->of_thread = calloc(threads, sizeof *x->of_thread);
+  x->bound = calloc(slots, sizeof *x->bound);
+  x->pointers = calloc(slots, sizeof *x->pointers);
+  x->args = calloc(args, sizeof *x->args);
+  x->written = calloc(slots, sizeof *x->written);
+  x->uses = calloc(args, sizeof *x->uses);
+  x->use_of = calloc(slots, sizeof *x->use_of);
+  x->bindable = calloc(slots, sizeof *x->bindable);
+  return x->arena && x->scratch && x->jobs && x->of_thread && x->bound && x->pointers && x->args && x->written && x->uses && x->use_of && x->bindable;
 }
 
 rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) {
-  size_t n_args = 0, steps = p->n_steps + 1, slots = p->n_slots + 1;
-  for (uint32_t i = 0; i < p->n_steps; i++) n_args += p->steps[i].n_slots;
   rt_instance *x = calloc(1, sizeof *x);
-  if (x) {
-    x->p = p;
-    x->team = team;
-    x->scratch_stride = rt_scratch_stride(p);
-    x->scratch_bytes = x->scratch_stride * (size_t)rt_team_size(team);
-    x->arena = rt_alloc(p->arena_bytes);
-    x->scratch = rt_alloc(x->scratch_bytes);
-    x->bound = calloc(slots, sizeof *x->bound);
-    x->pointers = calloc(slots, sizeof *x->pointers);
-    x->args = calloc(n_args + 1, sizeof *x->args);
-    x->first = calloc(steps, sizeof *x->first);
-    x->meet = calloc(steps, sizeof *x->meet);
-    x->written = calloc(slots, sizeof *x->written);
-    x->uses = calloc(n_args + 1, sizeof *x->uses);
-    x->use_of = calloc(slots, sizeof *x->use_of);
-  }
-  if (!x || !x->arena || !x->scratch || !x->bound || !x->pointers || !x->args || !x->first || !x->meet || !x->written || !x->uses || !x->use_of) {
+  if (x) x->p = p, x->team = team;
+  if (!x || !allocate(x)) {
     tt_fail(err, TT_NO_MEMORY, "error: no memory to run a program\n  at an arena of %zu bytes, %zu bytes of scratch for each of %d threads\n  fix: use a smaller batch, a memory budget, or fewer threads",
             p->arena_bytes, p->scratch_bytes, rt_team_size(team));
     rt_instance_free(x);
     return NULL;
   }
   index_arguments(x);
+  list_jobs(x);
   for (uint32_t i = 0; i < p->n_slots; i++) {
     const rt_slot *s = &p->slots[i];
     if (s->kind == RT_ARENA) set_pointer(x, i, x->arena + s->offset);
     if (s->kind == RT_CONST) set_pointer(x, i, s->data);
+    if (is_bindable(s)) x->bindable[x->n_bindable++] = i;
   }
-  mark_barriers(x);
   return x;
 }
 
@@ -131,11 +126,12 @@ void rt_instance_free(rt_instance *x) {
   free(x->bound);
   free(x->pointers);
   free(x->args);
-  free(x->first);
-  free(x->meet);
   free(x->written);
   free(x->uses);
   free(x->use_of);
+  free(x->bindable);
+  free(x->jobs);
+  free(x->of_thread);
   free(x);
 }
 
@@ -146,8 +142,6 @@ size_t rt_instance_bytes(const rt_instance *x) {
   return bytes;
 }
 
-static bool is_bindable(const rt_slot *s) { return s->kind == RT_INPUT || s->kind == RT_PARAM || s->kind == RT_OUTPUT; }
-
 int rt_slot_find(const rt_program *p, const char *name) {
   for (uint32_t i = 0; i < p->n_slots; i++)
     if (p->slots[i].name && is_bindable(&p->slots[i]) && !strcmp(p->slots[i].name, name)) return (int)i;
@@ -157,15 +151,20 @@ int rt_slot_find(const rt_program *p, const char *name) {
 /* Memory that the program writes may belong to one slot only: kernels and barriers rely on it. */
 static int aliased(const rt_instance *x, uint32_t slot, const char *data) {
   const char *end = data + x->p->slots[slot].bytes;
-  for (uint32_t i = 0; i < x->p->n_slots; i++) {
-    const rt_slot *s = &x->p->slots[i];
-    if (i != slot && is_bindable(s) && x->bound[i] && (x->written[i] || x->written[slot]) && data < x->pointers[i] + s->bytes && x->pointers[i] < end) return (int)i;
+  for (uint32_t k = 0; k < x->n_bindable; k++) {
+    uint32_t i = x->bindable[k];
+    if (i != slot && (x->written[i] || x->written[slot]) && x->bound[i] && data < x->pointers[i] + x->p->slots[i].bytes && x->pointers[i] < end) return (int)i;
   }
   return -1;
 }
 
-static tt_status bind_slot(rt_instance *x, uint32_t i, tt_tensor *dense, tt_error *err) {
+tt_status rt_bind_slot(rt_instance *x, int slot, tt_tensor *dense, tt_error *err) {
+  if (slot < 0 || (uint32_t)slot >= x->p->n_slots || !is_bindable(&x->p->slots[slot]))
+    return tt_fail(err, TT_INVALID, "error: slot %d is not one that a caller binds\n  at rt_bind_slot\n  fix: use what rt_slot_find gives for an input, a parameter or an output", slot);
+  uint32_t i = (uint32_t)slot;
   const rt_slot *s = &x->p->slots[i];
+  if (!dense) return tt_fail(err, TT_INVALID, "error: %s is bound to no tensor\n  at rt_bind\n  fix: check that the tensor was made", s->name);
+  if (x->bound[i] == dense) return TT_OK;
   tt_shape shape = tt_tensor_shape(dense);
   if (tt_tensor_dtype(dense) != s->dtype || !tt_shape_equal(&shape, &s->shape)) {
     char want[200], got[200];
@@ -185,8 +184,7 @@ static tt_status bind_slot(rt_instance *x, uint32_t i, tt_tensor *dense, tt_erro
 
 tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err) {
   int i = rt_slot_find(x->p, name);
-  if (i >= 0 && dense) return bind_slot(x, (uint32_t)i, dense, err);
-  if (!dense) return tt_fail(err, TT_INVALID, "error: %s is bound to no tensor\n  at rt_bind\n  fix: check that the tensor was made", name);
+  if (i >= 0) return rt_bind_slot(x, i, dense, err);
   char names[1000] = "";
   for (uint32_t k = 0; k < x->p->n_slots; k++)
     if (is_bindable(&x->p->slots[k]) && x->p->slots[k].name) {
@@ -199,7 +197,7 @@ tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *
 static tt_status own_output(rt_instance *x, uint32_t i, tt_error *err) {
   tt_tensor *own = tt_tensor_new(x->p->slots[i].dtype, &x->p->slots[i].shape, err);
   if (!own) return TT_NO_MEMORY;
-  tt_status status = bind_slot(x, i, own, err);
+  tt_status status = rt_bind_slot(x, (int)i, own, err);
   tt_tensor_free(own);
   return status;
 }
@@ -230,19 +228,18 @@ static tt_status prepare(rt_instance *x, tt_error *err) {
   return TT_OK;
 }
 
+static void walk_alone(rt_instance *x) {
+  for (const job *j = x->of_thread[0]; j->run; j++) j->run(j->args, j->begin, j->end, x->scratch, j->context);
+}
+
 static void walk(void *arg, int thread, int n_threads) {
   const rt_instance *x = arg;
-  const rt_step *steps = x->p->steps;
   char *scratch = x->scratch + (size_t)thread * x->scratch_stride;
-  for (uint32_t i = 0, n = x->p->n_steps; i < n; i++) {
-    const rt_step *s = &steps[i];
-    if (n_threads == 1 || on_first_thread(s)) {
-      if (thread == 0 && s->tasks > 0) s->run(x->args + x->first[i], 0, s->tasks, scratch, s->context);
-    } else {
-      int64_t begin = s->tasks * thread / n_threads, end = s->tasks * (thread + 1) / n_threads;
-      if (begin < end) s->run(x->args + x->first[i], begin, end, scratch, s->context);
-    }
-    if (x->meet[i]) rt_team_barrier(x->team, thread);
+  (void)n_threads;
+  for (const job *j = x->of_thread[thread];; j++) {
+    for (uint32_t i = 0; i < j->barriers; i++) rt_team_barrier(x->team, thread);
+    if (!j->run) break;
+    j->run(j->args, j->begin, j->end, scratch, j->context);
   }
 }
 
@@ -251,11 +248,14 @@ tt_status rt_run(rt_instance *x, tt_error *err) {
     tt_status status = prepare(x, err);
     if (status != TT_OK) return status;
   }
-  rt_team_run(x->team, walk, x);
+  if (x->parallel) rt_team_run(x->team, walk, x);
+  else walk_alone(x);
   return TT_OK;
 }
 
-typedef struct { const rt_instance *x; double *seconds; } timed_walk;
+/* ---- step by step ---- */
+
+typedef struct { rt_instance *x; rt_step_hook *hook; void *user; bool stop; } hooked;
 
 static double now(void) {
   struct timespec t;
@@ -263,29 +263,39 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void walk_timed(void *arg, int thread, int n_threads) {
-  const timed_walk *w = arg;
+static void walk_hooked(void *arg, int thread, int n_threads) {
+  hooked *w = arg;
   const rt_instance *x = w->x;
   for (uint32_t i = 0; i < x->p->n_steps; i++) {
     const rt_step *s = &x->p->steps[i];
-    bool alone = on_first_thread(s);
-    int64_t begin = alone ? 0 : s->tasks * thread / n_threads, end = alone ? (thread ? 0 : s->tasks) : s->tasks * (thread + 1) / n_threads;
+    int64_t begin, end;
+    rt_share(s, thread, n_threads, &begin, &end);
     rt_team_barrier(x->team, thread);
+    if (w->stop) return;
     double start = thread ? 0 : now();
-    if (begin < end) s->run(x->args + x->first[i], begin, end, x->scratch + (size_t)thread * x->scratch_stride, s->context);
+    if (begin < end) s->run(x->args + s->args, begin, end, x->scratch + (size_t)thread * x->scratch_stride, s->context);
     rt_team_barrier(x->team, thread);
-    if (!thread) w->seconds[i] = now() - start;
+    if (!thread) w->stop = !w->hook(w->user, w->x, i, now() - start);
   }
 }
 
-tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err) {
+tt_status rt_run_hooked(rt_instance *x, rt_step_hook *hook, void *user, tt_error *err) {
   if (!x->ready) {
     tt_status status = prepare(x, err);
     if (status != TT_OK) return status;
   }
-  rt_team_run(x->team, walk_timed, &(timed_walk){x, seconds});
-  return TT_OK;
+  hooked w = {x, hook, user, false};
+  rt_team_run(x->team, walk_hooked, &w);
+  return w.stop ? tt_fail(err, TT_INTERRUPTED, "error: stopped between two kernels\n  at rt_run_hooked\n  fix: run the program again; parameters may hold half a step") : TT_OK;
 }
+
+static bool keep_time(void *seconds, rt_instance *x, uint32_t step, double time) {
+  (void)x;
+  ((double *)seconds)[step] = time;
+  return true;
+}
+
+tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err) { return rt_run_hooked(x, keep_time, seconds, err); }
 
 /* Which numbers of a slot are not finite. */
 typedef struct { int64_t nan, plus, minus, n; } census;
@@ -316,10 +326,34 @@ static void describe(char *text, size_t size, const rt_step *s, const char *type
            (long long)c.nan, (long long)c.plus, (long long)c.minus, (long long)c.n);
 }
 
-/* -inf alone is often meant (a mask added to scores), so it is named only beside the first NaN or +inf, or when nothing else is found. */
+/* The search stops at the first NaN or +inf. -inf alone is often meant (a mask added to scores), so it is named only beside the
+ * first of those, or when nothing else is found. */
+typedef struct { char *text; size_t size; char masked[600]; } search;
+
+static bool look(void *user, rt_instance *x, uint32_t step, double seconds) {
+  search *f = user;
+  const rt_step *s = &x->p->steps[step];
+  (void)seconds;
+  for (uint32_t k = 0; k < s->n_args; k++) {
+    const rt_arg *a = &x->p->args[s->args + k];
+    census c = a->written ? count(x, a->slot) : (census){0};
+    if (c.nan + c.plus + c.minus == 0) continue;
+    char type[200];
+    tt_type_text(x->p->slots[a->slot].dtype, &x->p->slots[a->slot].shape, type, sizeof type);
+    if (c.nan + c.plus) {
+      describe(f->text, f->size, s, type, c);
+      size_t n = strlen(f->text);
+      if (f->masked[0]) snprintf(f->text + n, f->size - n, "; before it, %s", f->masked);
+      return false;
+    }
+    if (!f->masked[0]) describe(f->masked, sizeof f->masked, s, type, c);
+  }
+  return true;
+}
+
 static bool find(rt_instance *x, char *text, size_t size) {
   const rt_program *p = x->p;
-  char type[200], masked[600] = "";
+  char type[200];
   for (uint32_t i = 0; i < p->n_slots; i++) {
     const rt_slot *s = &p->slots[i];
     if (s->kind != RT_INPUT && s->kind != RT_PARAM) continue;
@@ -329,25 +363,10 @@ static bool find(rt_instance *x, char *text, size_t size) {
              tt_type_text(s->dtype, &s->shape, type, sizeof type), (long long)c.nan, (long long)c.plus, (long long)c.minus, (long long)c.n);
     return true;
   }
-  for (uint32_t i = 0; i < p->n_steps; i++) {
-    const rt_step *s = &p->steps[i];
-    if (s->tasks > 0) s->run(x->args + x->first[i], 0, s->tasks, x->scratch, s->context);
-    for (uint32_t k = 0; k < s->n_writes; k++) {
-      const rt_slot *w = &p->slots[s->writes[k]];
-      census c = count(x, s->writes[k]);
-      if (c.nan + c.plus + c.minus == 0) continue;
-      tt_type_text(w->dtype, &w->shape, type, sizeof type);
-      if (c.nan + c.plus) {
-        describe(text, size, s, type, c);
-        size_t n = strlen(text);
-        if (masked[0]) snprintf(text + n, size - n, "; before it, %s", masked);
-        return true;
-      }
-      if (!masked[0]) describe(masked, sizeof masked, s, type, c);
-    }
-  }
-  if (masked[0]) snprintf(text, size, "%s", masked);
-  return masked[0];
+  search f = {.text = text, .size = size};
+  rt_run_hooked(x, look, &f, NULL);
+  if (!text[0]) snprintf(text, size, "%s", f.masked);
+  return text[0];
 }
 
 bool rt_find_not_finite(rt_instance *x, char *text, size_t size) {

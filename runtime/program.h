@@ -1,8 +1,11 @@
 /* program.h: what a compiled step is. All backends make one; the executor knows nothing else.
  *
- * A program is a table of steps, walked by every thread of the team: each runs its share of the step's tasks, then meets
- * the others at a barrier. Buffers are slots of a table of pointers: some lie in the program's arena, some belong to
- * params that outlive a call, some are bound by the caller. */
+ * A program is a table of steps, walked by every thread of the team: each runs its share of a step's tasks, and meets the others
+ * before a step that is marked so. Buffers are slots of a table of pointers: some lie in the program's arena, some belong to
+ * params that outlive a call, some are bound by the caller.
+ *
+ * The whole is constant data: numbers, texts, and addresses of functions and of other constant data. So a compiler may write it
+ * into an object file as it stands. */
 #ifndef TT_PROGRAM_H
 #define TT_PROGRAM_H
 
@@ -31,24 +34,43 @@ typedef struct {
 } rt_slot;
 
 typedef struct {
+  uint32_t slot;
+  bool written;                  /* else only read */
+  int64_t task_bytes;            /* task t touches nothing but bytes t*task_bytes .. (t+1)*task_bytes-1; 0: any task any byte */
+} rt_arg;
+
+typedef struct {
   rt_kernel *run;
-  const void *context;           /* JIT kernels: rt_functions; the interpreter: its node */
-  const uint32_t *slots;         /* of each argument */
-  uint32_t n_slots;
+  const void *context;           /* JIT kernels: rt_function_table; C kernels: constant data of context_bytes */
   int64_t tasks;
+  uint32_t args, n_args;         /* its arguments: program.args[args ...] */
+  uint32_t context_bytes;        /* 0: rt_function_table, or what only this process has (the interpreter's graph, OpenBLAS) */
+  uint16_t thread;               /* shares of tasks are dealt from this thread on (modulo the team); one task: it runs there */
   bool serial;                   /* runs on one thread whatever tasks is */
+  bool barrier;                  /* all threads meet before it */
   const char *name;              /* kernel */
   const char *origin;            /* "mlp.c:14 fc1; mlp.c:15", for profiles and errors */
-  const uint32_t *writes; uint32_t n_writes;     /* slots written */
 } rt_step;
 
 typedef struct rt_program {
   const rt_step *steps; uint32_t n_steps;
   const rt_slot *slots; uint32_t n_slots;
-  size_t arena_bytes, scratch_bytes;
-  void (*release)(struct rt_program *p);         /* the backend's: frees code and tables; rt_program_free calls it */
+  const rt_arg *args; uint32_t n_args;           /* of all steps */
+  size_t arena_bytes, scratch_bytes;             /* scratch: of each thread */
+  void (*release)(struct rt_program *p);         /* the backend's: frees code and tables; rt_program_free calls it; NULL: nothing to free */
   void *owner;                                    /* the backend's */
 } rt_program;
+
+/* barriers.c: fills `thread` and `barrier` of all steps from what they read and write; right for any number of threads. Part of making
+ * a program, once the rest of the table stands. False: no memory. */
+TT_API bool rt_place_steps(rt_step *steps, uint32_t n_steps, const rt_arg *args, const rt_slot *slots, uint32_t n_slots);
+
+/* The tasks of a step that thread `thread` of n does. */
+static inline void rt_share(const rt_step *s, int thread, int n, int64_t *begin, int64_t *end) {
+  int64_t place = ((int64_t)thread + n - s->thread % n) % n;
+  if (s->serial || s->tasks <= 1) *begin = 0, *end = place ? 0 : s->tasks;
+  else *begin = s->tasks * place / n, *end = s->tasks * (place + 1) / n;
+}
 
 /* C functions that kernels may call: rt_step.context of every JIT kernel points to it. functions.c; FN1(name): one argument,
  * FN2(name): two; f64 only (f32 goes through it). */
@@ -63,7 +85,11 @@ typedef struct {
 } rt_functions;
 TT_API extern const rt_functions rt_function_table;
 
-/* sort.c: kernels in C. args: x, then the i64 result; context: rt_sort. One task sorts one line. */
+/* Kernels in C. functions.c: args: from, to; context: rt_copy_size. A task copies RT_COPY_TASK bytes.
+ * sort.c: args: x, then the i64 result; context: rt_sort. One task sorts one line. */
+enum { RT_COPY_TASK = 64 << 10 };
+typedef struct { size_t bytes; } rt_copy_size;
+TT_API void rt_copy(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context);
 typedef struct { tt_dtype dtype; int64_t length, stride, inner; bool descending; } rt_sort;   /* line t starts at (t/inner)*inner*length + t%inner, stride inner */
 TT_API void rt_argsort(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context);
 

@@ -43,15 +43,20 @@ typedef void rt_team_fn(void *arg, int thread, int n_threads);
 TT_API void rt_team_run(rt_team *t, rt_team_fn *fn, void *arg);  /* on all threads, the caller being thread 0; returns when all are done */
 TT_API void rt_team_barrier(rt_team *t, int thread);             /* inside rt_team_run */
 
-/* execute.c: a program with its memory. run_slots are by slot number; find them by name. */
+/* execute.c: a program with its memory. Slots are known by name, or by the number that rt_slot_find gives. */
 typedef struct rt_instance rt_instance;
 TT_API rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err);    /* p and team outlive it */
 TT_API void rt_instance_free(rt_instance *x);
 TT_API int rt_slot_find(const rt_program *p, const char *name);                            /* -1: none */
 TT_API tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err);   /* type and shape are checked; retained */
+TT_API tt_status rt_bind_slot(rt_instance *x, int slot, tt_tensor *dense, tt_error *err);      /* the same by number; costs nothing when it is bound already */
 TT_API tt_tensor *rt_bound(rt_instance *x, const char *name);                              /* borrowed; outputs too (made on demand); NULL: no such name */
 TT_API tt_status rt_run(rt_instance *x, tt_error *err);                                    /* one call; no allocation */
-TT_API tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err);            /* the same with a barrier around each step, whose time goes to seconds[step] */
+/* The same with a barrier around each step, after which the hook is called on thread 0 while the others wait: false ends the run
+ * there (TT_INTERRUPTED; params may hold half a step). Times, checks and interrupts hang on it; rt_run pays nothing for them. */
+typedef bool rt_step_hook(void *user, rt_instance *x, uint32_t step, double seconds);
+TT_API tt_status rt_run_hooked(rt_instance *x, rt_step_hook *hook, void *user, tt_error *err);
+TT_API tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err);            /* the time of each step goes to seconds[step] */
 /* After a run with a bad loss: runs again step by step and names the first step that writes a number that is not finite. Fills
  * text with kernel and origin. Params must be as before that run. */
 TT_API bool rt_find_not_finite(rt_instance *x, char *text, size_t size);

@@ -1,9 +1,12 @@
 /* team.c: the threads that run a program together.
  *
- * Two words carry everything: `job` counts the calls of rt_team_run, `phase` the barriers. A thread that waits for a word to
- * change spins for at most 50 us (a barrier then costs 0.2 us) and sleeps in a futex after that; whoever changes a word looks
- * whether anybody sleeps before it pays for a system call. A team larger than its cores never spins, because the one that is
- * waited for may need the waiter's core. */
+ * A thread waits for a word in memory: a counter in steps of two, whose lowest bit says that somebody sleeps on it. The waiter spins
+ * for at most 50 us and then sets that bit and sleeps in a futex; the signaller exchanges the word, and pays for a system call only
+ * when the bit was set. A team larger than its cores never spins, because the one that is waited for may need the waiter's core.
+ *
+ * One word, `job`, starts all workers; each counts itself into `finished` at the end, and the last signals `done` to the caller. A barrier
+ * is the dissemination barrier (Hensgen, Finkel and Manber 1988): in round r a thread signals the one 2^r places after it and waits for
+ * the one 2^r places before it. Two threads need one round, in which each writes one cache line and reads one. */
 #define _GNU_SOURCE
 #include "runtime.h"
 
@@ -23,79 +26,91 @@
 
 #define SPIN_NANOSECONDS 50000
 #define CACHE_LINE 128                                   /* pairs of 64-byte lines are fetched together */
+enum { SLEEPS = 1, NEXT = 2, UNTIMED = 64 };             /* UNTIMED: spins before the clock is looked at */
 
-typedef struct { _Alignas(CACHE_LINE) atomic_uint value; atomic_uint sleepers; } word;
+typedef struct { _Alignas(CACHE_LINE) atomic_uint value; } word;
 
-typedef struct { rt_team *team; int index, cpu; pthread_t thread; } worker;
+typedef struct { _Alignas(CACHE_LINE) rt_team *team; pthread_t thread; int index, cpu; unsigned barriers; word *rounds; } member;
 
 struct rt_team {
-  word job, phase;
-  _Alignas(CACHE_LINE) atomic_uint arrived;
+  word job, done;
+  _Alignas(CACHE_LINE) atomic_int finished;
   _Alignas(CACHE_LINE) rt_team_fn *fn;                   /* NULL: go home */
   void *arg;
-  int n;
+  unsigned calls;
+  int n, n_rounds;
   bool spin;
-  worker *workers;
+  member *members;
+  word *words;                                           /* rounds of all members */
 };
 
-static void word_wait(word *w, unsigned old, bool spin) {
-  if (spin) {
-    struct timespec from, now;
-    clock_gettime(CLOCK_MONOTONIC, &from);
-    for (int round = 1; atomic_load_explicit(&w->value, memory_order_acquire) == old; round++) {
-      __builtin_ia32_pause();
-      if (round % 32) continue;
-      clock_gettime(CLOCK_MONOTONIC, &now);
-      if ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec > SPIN_NANOSECONDS) break;
-    }
+static bool reached(unsigned value, unsigned wanted) { return (int)((value & ~(unsigned)SLEEPS) - wanted) >= 0; }
+
+static bool spins(word *w, unsigned wanted) {
+  struct timespec from = {0}, now;
+  for (int round = 0;; round++) {
+    if (reached(atomic_load_explicit(&w->value, memory_order_acquire), wanted)) return true;
+    __builtin_ia32_pause();
+    if (round % UNTIMED != UNTIMED - 1) continue;
+    clock_gettime(CLOCK_MONOTONIC, round < UNTIMED ? &from : &now);
+    if (round >= UNTIMED && (now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec > SPIN_NANOSECONDS) return false;
   }
-  if (atomic_load_explicit(&w->value, memory_order_acquire) != old) return;
-  /* Sequentially consistent on both sides: either the waker sees the sleeper, or the sleeper (or the kernel) sees the new value. */
-  atomic_fetch_add(&w->sleepers, 1);
-  while (atomic_load(&w->value) == old) syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
-  atomic_fetch_sub(&w->sleepers, 1);
 }
 
-static void word_advance(word *w) {
-  atomic_fetch_add(&w->value, 1);
-  if (atomic_load(&w->sleepers)) syscall(SYS_futex, &w->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+/* Until the word has been signalled `wanted` or more. */
+static void await(word *w, unsigned wanted, bool spin) {
+  if (spin && spins(w, wanted)) return;
+  for (unsigned seen = atomic_load_explicit(&w->value, memory_order_acquire); !reached(seen, wanted);) {
+    if (!(seen & SLEEPS) && !atomic_compare_exchange_weak_explicit(&w->value, &seen, seen | SLEEPS, memory_order_acquire, memory_order_acquire)) continue;
+    syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, seen | SLEEPS, NULL, NULL, 0);      /* returns at once when the word has changed */
+    seen = atomic_load_explicit(&w->value, memory_order_acquire);
+  }
+}
+
+static void signal_word(word *w, unsigned value) {
+  if (atomic_exchange_explicit(&w->value, value, memory_order_acq_rel) & SLEEPS) syscall(SYS_futex, &w->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 void rt_team_barrier(rt_team *t, int thread) {
-  (void)thread;
   if (t->n == 1) return;
-  unsigned phase = atomic_load_explicit(&t->phase.value, memory_order_acquire);
-  if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)t->n) {
-    atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-    word_advance(&t->phase);
-  } else word_wait(&t->phase, phase, t->spin);
+  member *m = &t->members[thread];
+  m->barriers += NEXT;
+  for (int r = 0; r < t->n_rounds; r++) {
+    __builtin_prefetch(&m->rounds[r].value);             /* both lines are fetched at once: the exchange waits for its own */
+    signal_word(&t->members[(thread + (1 << r)) % t->n].rounds[r], m->barriers);
+    await(&m->rounds[r], m->barriers, t->spin);
+  }
 }
 
 static void *work(void *arg) {
-  worker *w = arg;
-  rt_team *t = w->team;
-  if (w->cpu >= 0) {
+  member *m = arg;
+  rt_team *t = m->team;
+  if (m->cpu >= 0) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET(w->cpu, &set);
+    CPU_SET(m->cpu, &set);
     pthread_setaffinity_np(pthread_self(), sizeof set, &set);    /* a CPU taken away meanwhile leaves the thread where it is */
   }
-  for (unsigned seen = 0;; seen++) {
-    word_wait(&t->job, seen, t->spin);
+  for (unsigned call = NEXT;; call += NEXT) {
+    await(&t->job, call, t->spin);
     if (!t->fn) return NULL;
-    t->fn(t->arg, w->index, t->n);
-    rt_team_barrier(t, w->index);
+    t->fn(t->arg, m->index, t->n);
+    if (atomic_fetch_add_explicit(&t->finished, 1, memory_order_acq_rel) == t->n - 2) signal_word(&t->done, call);
   }
 }
 
+static void start(rt_team *t, rt_team_fn *fn, void *arg) {
+  t->fn = fn;
+  t->arg = arg;
+  t->calls += NEXT;
+  atomic_store_explicit(&t->finished, 0, memory_order_relaxed);
+  signal_word(&t->job, t->calls);
+}
+
 void rt_team_run(rt_team *t, rt_team_fn *fn, void *arg) {
-  if (t->n > 1) {
-    t->fn = fn;
-    t->arg = arg;
-    word_advance(&t->job);
-  }
+  if (t->n > 1) start(t, fn, arg);
   fn(arg, 0, t->n);
-  rt_team_barrier(t, 0);
+  if (t->n > 1) await(&t->done, t->calls, t->spin);
 }
 
 /* CPU limits of control groups: the tightest from this process's group up to the root, in whole cores, at least 1. */
@@ -202,21 +217,42 @@ static void choose_cpus(rt_team *t) {
   const char *pin = getenv("TT_PIN");
   cpu_set_t *set = pin && !strcmp(pin, "0") ? NULL : affinity(&size, &n_cpus);
   count = set ? CPU_COUNT_S(size, set) : 0;
-  for (int i = 0; i < t->n; i++) t->workers[i].cpu = -1;
+  for (int i = 0; i < t->n; i++) t->members[i].cpu = -1;
   if (count >= t->n && here >= 0)
     for (int step = 1, i = 1; step < n_cpus && i < t->n; step++) {
       int cpu = (here + step) % n_cpus;
-      if (CPU_ISSET_S((size_t)cpu, size, set) && cpu < CPU_SETSIZE) t->workers[i++].cpu = cpu;
+      if (CPU_ISSET_S((size_t)cpu, size, set) && cpu < CPU_SETSIZE) t->members[i++].cpu = cpu;
     }
   if (set) CPU_FREE(set);
 }
 
-static void dismiss(rt_team *t, int started) {
-  t->fn = NULL;
-  word_advance(&t->job);
-  for (int i = 1; i < started; i++) pthread_join(t->workers[i].thread, NULL);
-  free(t->workers);
+static void release(rt_team *t) {
+  free(t->members);
+  free(t->words);
   free(t);
+}
+
+static void dismiss(rt_team *t, int started) {
+  start(t, NULL, NULL);
+  for (int i = 1; i < started; i++) pthread_join(t->members[i].thread, NULL);
+  release(t);
+}
+
+static void *lines(size_t n, size_t size) {
+  void *p = aligned_alloc(CACHE_LINE, n * size);
+  return p ? memset(p, 0, n * size) : NULL;
+}
+
+static rt_team *allocate(int n) {
+  rt_team *t = lines(1, sizeof *t);
+  if (!t) return NULL;
+  t->n = n;
+  while (1 << t->n_rounds < n) t->n_rounds++;
+  t->members = lines((size_t)n, sizeof *t->members);
+  t->words = lines((size_t)n * (size_t)t->n_rounds + 1, sizeof *t->words);
+  if (!t->members || !t->words) return release(t), NULL;
+  for (int i = 0; i < n; i++) t->members[i].team = t, t->members[i].index = i, t->members[i].rounds = t->words + i * t->n_rounds;
+  return t;
 }
 
 rt_team *rt_team_new(int n_threads, tt_error *err) {
@@ -225,23 +261,15 @@ rt_team *rt_team_new(int n_threads, tt_error *err) {
     return NULL;
   }
   int n = n_threads ? n_threads : rt_team_default_size();
-  rt_team *t = aligned_alloc(CACHE_LINE, (sizeof *t + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
-  worker *workers = calloc((size_t)n, sizeof *workers);
-  if (!t || !workers) {
-    free(t);
-    free(workers);
+  rt_team *t = allocate(n);
+  if (!t) {
     tt_fail(err, TT_NO_MEMORY, "error: no memory for a team of %d threads\n  at rt_team_new\n  fix: use fewer threads", n);
     return NULL;
   }
-  memset(t, 0, sizeof *t);
-  t->n = n;
   t->spin = n <= cores();
-  t->workers = workers;
   choose_cpus(t);
   for (int i = 1; i < n; i++) {
-    workers[i].team = t;
-    workers[i].index = i;
-    int failure = pthread_create(&workers[i].thread, NULL, work, &workers[i]);
+    int failure = pthread_create(&t->members[i].thread, NULL, work, &t->members[i]);
     if (!failure) continue;
     dismiss(t, i);
     tt_fail(err, TT_NO_MEMORY, "error: thread %d of %d could not be started: %s\n  at rt_team_new\n  fix: use fewer threads (TT_NUM_THREADS), or raise the limit (ulimit -u)", i, n, strerror(failure));

@@ -39,17 +39,32 @@ static const rt_slot slots[] = {
   {.name = "sum", .dtype = TT_F64, .kind = RT_OUTPUT, .bytes = 8},
   {.name = "calls", .dtype = TT_F32, .shape = {1, {1}}, .kind = RT_PARAM, .bytes = 4},
 };
-#define ARGS(...) .slots = (const uint32_t[]){__VA_ARGS__}, .n_slots = sizeof((const uint32_t[]){__VA_ARGS__}) / 4
-#define WRITES(s) .writes = (const uint32_t[]){s}, .n_writes = 1
-static const rt_step steps[] = {
-  {.run = twice, ARGS(0, 1), .tasks = TASKS, .name = "twice", WRITES(1)},
-  {.run = mirror, ARGS(1, 2), .tasks = TASKS, .name = "mirror", WRITES(2)},
-  {.run = twice, ARGS(2, 1), .tasks = TASKS, .name = "twice", WRITES(1)},
-  {.run = mirror, ARGS(1, 3), .tasks = TASKS, .name = "mirror", WRITES(3)},
-  {.run = total, ARGS(3, 4), .tasks = 5, .serial = true, .name = "total", WRITES(4)},
-  {.run = count_call, .context = &one, ARGS(5), .tasks = 1, .name = "count", WRITES(5)},
+/* A table of steps: arguments are given in line and gathered; barriers are found as a backend finds them. */
+typedef struct { rt_step step; rt_arg args[4]; } row;
+#define READ(s) {.slot = s}
+#define WRITE(s) {.slot = s, .written = true}
+typedef struct { rt_step steps[16]; rt_arg args[64]; rt_program p; } table;
+static const rt_program *make(table *t, const row *rows, uint32_t n) {
+  *t = (table){0};
+  t->p = (rt_program){.steps = t->steps, .slots = slots, .n_slots = 6, .args = t->args, .arena_bytes = 2 * 4032, .scratch_bytes = 100};
+  for (uint32_t i = 0; i < n; i++) {
+    t->steps[i] = rows[i].step;
+    t->steps[i].args = t->p.n_args;
+    for (uint32_t k = 0; k < rows[i].step.n_args; k++) t->args[t->p.n_args++] = rows[i].args[k];
+  }
+  t->p.n_steps = n;
+  cr_assert(rt_place_steps(t->steps, n, t->args, slots, 6));
+  return &t->p;
+}
+
+static const row steps[] = {
+  {{.run = twice, .n_args = 2, .tasks = TASKS, .name = "twice"}, {READ(0), WRITE(1)}},
+  {{.run = mirror, .n_args = 2, .tasks = TASKS, .name = "mirror"}, {READ(1), WRITE(2)}},
+  {{.run = twice, .n_args = 2, .tasks = TASKS, .name = "twice"}, {READ(2), WRITE(1)}},
+  {{.run = mirror, .n_args = 2, .tasks = TASKS, .name = "mirror"}, {READ(1), WRITE(3)}},
+  {{.run = total, .n_args = 2, .tasks = 5, .serial = true, .name = "total"}, {READ(3), WRITE(4)}},
+  {{.run = count_call, .context = &one, .n_args = 1, .tasks = 1, .name = "count"}, {WRITE(5)}},
 };
-static const rt_program program = {steps, 6, slots, 6, 2 * 4032, 100, NULL, NULL};
 
 static tt_tensor *input(float scale) {
   tt_tensor *x = tt_tensor_new(TT_F32, &(tt_shape){1, {N}}, NULL);
@@ -58,9 +73,11 @@ static tt_tensor *input(float scale) {
 }
 
 Test(execute, same_result_on_any_team, .timeout = 60) {
+  table t;
+  const rt_program *program = make(&t, steps, 6);
   for (int n = 1; n <= 4; n++) {
     rt_team *team = rt_team_new(n, NULL);
-    rt_instance *x = rt_instance_new(&program, team, NULL);
+    rt_instance *x = rt_instance_new(program, team, NULL);
     tt_tensor *calls = tt_tensor_new(TT_F32, &slots[5].shape, NULL);
     cr_assert_eq(rt_bind(x, "calls", calls, NULL), TT_OK);
     for (int run = 1; run <= 100; run++) {
@@ -77,7 +94,7 @@ Test(execute, same_result_on_any_team, .timeout = 60) {
       cr_assert_eq(tt_tensor_at(rt_bound(x, "sum"), NULL), sum);
       cr_assert_eq(tt_tensor_at(calls, (int64_t[]){0}), run);
     }
-    cr_assert_geq(rt_instance_bytes(x), program.arena_bytes);
+    cr_assert_geq(rt_instance_bytes(x), program->arena_bytes);
     rt_instance_free(x);
     tt_tensor_free(calls);
     rt_team_free(team);
@@ -86,7 +103,8 @@ Test(execute, same_result_on_any_team, .timeout = 60) {
 
 Test(execute, errors_name_what_is_wrong) {
   rt_team *team = rt_team_new(1, NULL);
-  rt_instance *x = rt_instance_new(&program, team, NULL);
+  table t;
+  rt_instance *x = rt_instance_new(make(&t, steps, 6), team, NULL);
   tt_error err = {0};
   cr_assert_eq(rt_run(x, &err), TT_INVALID);
   cr_assert_not_null(strstr(err.message, "input x: f32[1000], parameter calls: f32[1]"), "%s", err.message);
@@ -131,17 +149,17 @@ Test(execute, params) {
 }
 
 /* x -> twice -> log -> count: log of 0 is -inf, log of a negative number NaN; the param that the program writes is as before. */
-static const rt_step log_steps[] = {
-  {.run = twice, ARGS(0, 1), .tasks = TASKS, .name = "k_twice", .origin = "net.c:1", WRITES(1)},
-  {.run = logarithm, ARGS(1, 2), .tasks = TASKS, .name = "k_log", .origin = "net.c:2", WRITES(2)},
-  {.run = logarithm, ARGS(2, 3), .tasks = TASKS, .name = "k_again", .origin = "net.c:3", WRITES(3)},
-  {.run = count_call, .context = &one, ARGS(5), .tasks = 1, .name = "count", WRITES(5)},
+static const row log_steps[] = {
+  {{.run = twice, .n_args = 2, .tasks = TASKS, .name = "k_twice", .origin = "net.c:1"}, {READ(0), WRITE(1)}},
+  {{.run = logarithm, .n_args = 2, .tasks = TASKS, .name = "k_log", .origin = "net.c:2"}, {READ(1), WRITE(2)}},
+  {{.run = logarithm, .n_args = 2, .tasks = TASKS, .name = "k_again", .origin = "net.c:3"}, {READ(2), WRITE(3)}},
+  {{.run = count_call, .context = &one, .n_args = 1, .tasks = 1, .name = "count"}, {WRITE(5)}},
 };
-static const rt_program log_program = {log_steps, 4, slots, 6, 8064, 100, NULL, NULL};
 
 Test(execute, find_not_finite) {
-  rt_team *team = rt_team_new(1, NULL);
-  rt_instance *x = rt_instance_new(&log_program, team, NULL);
+  rt_team *team = rt_team_new(2, NULL);
+  table t;
+  rt_instance *x = rt_instance_new(make(&t, log_steps, 4), team, NULL);
   tt_tensor *calls = tt_tensor_new(TT_F32, &slots[5].shape, NULL), *in = input(1);
   float *data = tt_tensor_data(in);
   for (int i = 0; i < N; i++) data[i] = 3;
@@ -166,15 +184,125 @@ Test(execute, find_not_finite) {
   rt_team_free(team);
 }
 
+/* Where the team must meet, and who does what. Slot 1 lies in bytes 0..3999 of the arena, slot 2 in 4032..8031. */
+static void barriers(const row *rows, uint32_t n, const char *want) {
+  table t;
+  make(&t, rows, n);
+  char have[40] = "";
+  for (uint32_t i = 0; i < n; i++) sprintf(have + strlen(have), "%s%u ", t.steps[i].barrier ? "|" : "", t.steps[i].thread);
+  cr_expect_str_eq(have, want);
+}
+
+Test(execute, barriers_where_data_crosses_threads) {
+#define STEP(n_tasks, ...) {{.run = twice, .tasks = n_tasks, .n_args = sizeof((rt_arg[]){__VA_ARGS__}) / sizeof(rt_arg)}, {__VA_ARGS__}}
+#define DEALT_READ(s) {.slot = s, .task_bytes = PER_TASK * 4}
+#define DEALT_WRITE(s) {.slot = s, .written = true, .task_bytes = PER_TASK * 4}
+  /* any byte by any thread */
+  barriers((row[]){STEP(TASKS, READ(0), WRITE(1)), STEP(TASKS, READ(1), WRITE(2))}, 2, "0 |0 ");
+  /* the same tasks on the same bytes: a chain; then tasks of another size */
+  barriers((row[]){STEP(TASKS, DEALT_READ(0), DEALT_WRITE(1)), STEP(TASKS, DEALT_READ(1), DEALT_WRITE(2)), STEP(TASKS, DEALT_READ(2), DEALT_WRITE(1)), STEP(2 * TASKS, DEALT_READ(1), DEALT_WRITE(3))}, 4, "0 0 0 |0 ");
+  /* what is still read is not overwritten */
+  barriers((row[]){STEP(TASKS, READ(1), WRITE(2)), STEP(TASKS, READ(0), WRITE(1))}, 2, "0 |0 ");
+  /* independent; small single tasks follow each other on one thread */
+  barriers((row[]){STEP(TASKS, READ(0), WRITE(1)), STEP(TASKS, READ(0), WRITE(2)), STEP(1, READ(0), WRITE(3)), STEP(1, READ(3), WRITE(4)), STEP(1, READ(4), READ(1), WRITE(5)), STEP(1, READ(5), WRITE(3))}, 6, "0 0 0 0 |0 0 ");
+  /* few tasks go on where others stopped, unless they belong to shares before them */
+  barriers((row[]){STEP(3, DEALT_READ(0), DEALT_WRITE(1)), STEP(3, DEALT_READ(0), DEALT_WRITE(2)), STEP(3, DEALT_READ(0), DEALT_WRITE(3)), STEP(3, DEALT_READ(2), DEALT_WRITE(4)), STEP(3, READ(1), WRITE(5))}, 5, "0 1 2 1 |0 ");
+  /* without tasks there is nothing to wait for */
+  barriers((row[]){STEP(TASKS, READ(0), WRITE(1)), STEP(0, READ(1), WRITE(2)), STEP(TASKS, READ(0), WRITE(3))}, 3, "0 0 0 ");
+}
+
+Test(execute, shares) {
+  for (int n = 1; n < 7; n++)
+    for (int64_t tasks = 0; tasks < 20; tasks++)
+      for (uint16_t first = 0; first < 9; first += 4) {
+        int64_t next = 0, begin, end;
+        const rt_step s = {.tasks = tasks, .thread = first}, alone = {.tasks = tasks, .serial = true, .thread = first};
+        for (int k = 0; k < n; k++, next = end) {
+          rt_share(&s, (first + k) % n, n, &begin, &end);
+          cr_expect(end - begin <= (tasks + n - 1) / n && (begin == next || begin == end), "%d of %d: %lld..%lld of %lld", k, n, (long long)begin, (long long)end, (long long)tasks);
+          if (begin == end) end = next;
+        }
+        cr_expect_eq(next, tasks);
+        rt_share(&alone, first % n, n, &begin, &end);
+        cr_expect_eq(end, tasks);
+      }
+}
+
+/* A chain and single tasks between, many times over: the walk on teams of any size gives what one thread gives. */
+static void step_in_place(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) {
+  float *x = (float *)args[0];
+  for (int64_t i = begin * PER_TASK; i < end * PER_TASK; i++) x[i] = 3 * x[i] - (float)i;
+}
+static void ends(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) {
+  float *x = (float *)args[0];
+  x[0] = x[N - 1] / 1024, x[N / 2] = x[1] / 512;
+}
+Test(execute, long_walks, .timeout = 60) {
+  static row rows[15];
+  for (int i = 0; i < 15; i++)
+    rows[i] = i % 4 == 3 ? (row){{.run = ends, .n_args = 1, .tasks = 1}, {WRITE(3)}} : (row){{.run = step_in_place, .n_args = 1, .tasks = TASKS}, {DEALT_WRITE(3)}};
+  float want[N];
+  for (int n = 1; n <= 5; n++) {
+    table t;
+    rt_team *team = rt_team_new(n, NULL);
+    rt_instance *x = rt_instance_new(make(&t, rows, 15), team, NULL);
+    tt_tensor *calls = tt_tensor_new(TT_F32, &slots[5].shape, NULL), *in = input(1);
+    rt_bind(x, "x", in, NULL);
+    rt_bind(x, "calls", calls, NULL);
+    float *y = tt_tensor_data(rt_bound(x, "y"));
+    for (int run = 0; run < 100; run++) cr_assert_eq(rt_run(x, NULL), TT_OK);
+    if (n == 1) memcpy(want, y, sizeof want);
+    cr_expect_eq(memcmp(want, y, sizeof want), 0, "%d threads", n);
+    tt_tensor_free(calls);
+    tt_tensor_free(in);
+    rt_instance_free(x);
+    rt_team_free(team);
+  }
+}
+
+/* The hook sees every step in order, and ends the run. */
+typedef struct { uint32_t next, last; } watch;
+static bool follow(void *user, rt_instance *x, uint32_t step, double seconds) {
+  watch *w = user;
+  cr_assert(step == w->next++ && seconds >= 0);
+  return step < w->last;
+}
+Test(execute, hooks) {
+  rt_team *team = rt_team_new(2, NULL);
+  table t;
+  rt_instance *x = rt_instance_new(make(&t, steps, 6), team, NULL);
+  tt_tensor *calls = tt_tensor_new(TT_F32, &slots[5].shape, NULL), *in = input(1);
+  rt_bind(x, "x", in, NULL);
+  cr_assert_eq(rt_bind_slot(x, 5, calls, NULL), TT_OK);
+  cr_assert_eq(rt_bind_slot(x, 5, calls, NULL), TT_OK);
+  cr_assert_eq(rt_bind_slot(x, 1, calls, NULL), TT_INVALID);
+  cr_assert_eq(rt_run_hooked(x, follow, &(watch){0, 6}, NULL), TT_OK);
+  cr_assert_eq(tt_tensor_at(calls, (int64_t[]){0}), 1);
+  watch w = {0, 2};
+  tt_error err = {0};
+  cr_assert_eq(rt_run_hooked(x, follow, &w, &err), TT_INTERRUPTED);
+  cr_assert_eq(w.next, 3);
+  cr_assert_eq(tt_tensor_at(calls, (int64_t[]){0}), 1);
+  double seconds[6] = {0};
+  cr_assert_eq(rt_run_timed(x, seconds, NULL), TT_OK);
+  for (int i = 0; i < 6; i++) cr_assert_gt(seconds[i], 0);
+  tt_tensor_free(calls);
+  tt_tensor_free(in);
+  rt_instance_free(x);
+  rt_team_free(team);
+}
+
 /* The plan's sum is what an instance allocates and what is bound to it. */
 Test(execute, plan_is_what_is_allocated) {
   tt_error err = {0};
+  table t;
+  const rt_program *p = make(&t, steps, 6);
   rt_team *team = rt_team_new(3, &err);
-  rt_instance *x = rt_instance_new(&program, team, &err);
+  rt_instance *x = rt_instance_new(p, team, &err);
   cr_assert(x, "%s", err.message);
-  for (uint32_t i = 0; i < program.n_slots; i++)
-    if (program.slots[i].kind == RT_OUTPUT) cr_assert(rt_bound(x, program.slots[i].name));
-  rt_memory m = rt_program_memory(&program, rt_team_size(team));
+  for (uint32_t i = 0; i < p->n_slots; i++)
+    if (p->slots[i].kind == RT_OUTPUT) cr_assert(rt_bound(x, p->slots[i].name));
+  rt_memory m = rt_program_memory(p, rt_team_size(team));
   cr_expect_eq(m.arena + m.scratch + m.outputs, rt_instance_bytes(x));
   cr_expect_eq(m.inputs, N * 4);
   cr_expect_eq(m.params, 4);

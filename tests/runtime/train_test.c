@@ -65,14 +65,15 @@ static const rt_slot train_slots[N_SLOTS] = {
   [LR] = SLOT("lr", F64, INPUT, {0}), [STEP] = SLOT("step", I64, INPUT, {0}), [SEED] = SLOT("seed", U64, INPUT, {0}), [Z] = SLOT(NULL, F32, ARENA, {2, {B, C}}), [G] = SLOT(NULL, F32, ARENA, {2, {B, C}}),
   [LOSS] = SLOT("loss", F32, OUTPUT, {0}), [CORRECT] = SLOT("correct", I64, OUTPUT, {0}), [LOGITS] = SLOT("logits", F32, OUTPUT, {2, {B, C}}),
 };
-#define ARGS(...) .slots = (const uint32_t[]){__VA_ARGS__}, .n_slots = sizeof((const uint32_t[]){__VA_ARGS__}) / 4
-#define WRITES(...) .writes = (const uint32_t[]){__VA_ARGS__}, .n_writes = sizeof((const uint32_t[]){__VA_ARGS__}) / 4
 static const int64_t break_at = 45;
-#define LOGITS_STEP(to) {.run = k_logits, ARGS(X, W, to), .tasks = B, .name = "logits", .origin = "net.c:3 fc", WRITES(to)}
-#define BREAK_STEP {.run = k_break, .context = &break_at, ARGS(STEP, Z), .tasks = 1, .name = "breaks", .origin = "net.c:4", WRITES(Z)}
-#define LOSS_STEP {.run = k_loss, ARGS(Z, Y, G, LOSS, CORRECT), .tasks = 1, .serial = true, .name = "loss", .origin = "net.c:5", WRITES(G, LOSS, CORRECT)}
-#define UPDATE_STEP {.run = k_update, ARGS(X, G, W, M, LR, STEP, SEED), .tasks = D * C, .name = "update", .origin = "net.c:6", WRITES(W, M)}
-static const rt_step train_steps[] = {LOGITS_STEP(Z), LOSS_STEP, UPDATE_STEP}, bad_steps[] = {LOGITS_STEP(Z), BREAK_STEP, LOSS_STEP, UPDATE_STEP}, eval_steps[] = {LOGITS_STEP(LOGITS)};
+#define R(s) {.slot = s}
+#define W_(s) {.slot = s, .written = true}
+static const rt_arg args[] = {R(X), R(W), W_(Z),  R(STEP), W_(Z),  R(Z), R(Y), W_(G), W_(LOSS), W_(CORRECT),  R(X), R(G), W_(W), W_(M), R(LR), R(STEP), R(SEED),  R(X), R(W), W_(LOGITS)};
+#define LOGITS_STEP(first) {.run = k_logits, .args = first, .n_args = 3, .tasks = B, .name = "logits", .origin = "net.c:3 fc"}
+#define BREAK_STEP {.run = k_break, .context = &break_at, .args = 3, .n_args = 2, .tasks = 1, .name = "breaks", .origin = "net.c:4"}
+#define LOSS_STEP {.run = k_loss, .args = 5, .n_args = 5, .tasks = 1, .serial = true, .name = "loss", .origin = "net.c:5"}
+#define UPDATE_STEP {.run = k_update, .args = 10, .n_args = 7, .tasks = D * C, .name = "update", .origin = "net.c:6"}
+static rt_step train_steps[] = {LOGITS_STEP(0), LOSS_STEP, UPDATE_STEP}, bad_steps[] = {LOGITS_STEP(0), BREAK_STEP, LOSS_STEP, UPDATE_STEP}, eval_steps[] = {LOGITS_STEP(17)};
 
 /* Slots with bytes and places. */
 static rt_slot slots[N_SLOTS], eval_slots[N_SLOTS];
@@ -80,14 +81,16 @@ static rt_program train_program(void) {
   memcpy(slots, train_slots, sizeof slots);
   for (int i = 0; i < N_SLOTS; i++) slots[i].bytes = (size_t)tt_shape_count(&slots[i].shape) * tt_dtype_size(slots[i].dtype);
   slots[G].offset = 128;
-  return (rt_program){train_steps, 3, slots, LOGITS, 256, 0, NULL, NULL};
+  rt_place_steps(train_steps, 3, args, slots, LOGITS);
+  rt_place_steps(bad_steps, 4, args, slots, LOGITS);
+  return (rt_program){.steps = train_steps, .n_steps = 3, .slots = slots, .n_slots = LOGITS, .args = args, .n_args = 17, .arena_bytes = 256};
 }
 static rt_program eval_program(void) {
   train_program();
   memcpy(eval_slots, slots, sizeof slots);
   for (int i = 0; i < N_SLOTS; i++)
     if (i != X && i != W && i != LOGITS) eval_slots[i] = (rt_slot){.kind = RT_ARENA, .bytes = 8};
-  return (rt_program){eval_steps, 1, eval_slots, N_SLOTS, 256, 0, NULL, NULL};
+  return (rt_program){.steps = eval_steps, .n_steps = 1, .slots = eval_slots, .n_slots = N_SLOTS, .args = args, .n_args = sizeof args / sizeof *args, .arena_bytes = 256};
 }
 
 static uint8_t pixels[N * D], labels[N];
