@@ -384,6 +384,15 @@ ir_ref ir_layer_norm(ir_graph *g, ir_ref x, ir_ref w, ir_ref b, int axes, double
   return EMIT(IR_layer_norm, &to, x, w, b);
 }
 
+ir_ref ir_batch_mean(ir_graph *g, ir_ref x) { return EMIT(IR_batch_mean, NULL, x); }
+ir_ref ir_batch_var(ir_graph *g, ir_ref x) { return EMIT(IR_batch_var, NULL, x); }
+
+ir_ref ir_batch_norm(ir_graph *g, ir_ref x, ir_ref w, ir_ref b, double eps) {
+  words to = {0};
+  put_double(&to, eps);
+  return EMIT(IR_batch_norm, &to, x, w, b);
+}
+
 ir_ref ir_dropout(ir_graph *g, ir_ref x, ir_ref seed, ir_ref step, double p, int64_t stream) {
   words w = {0};
   put_double(&w, p), put(&w, stream);

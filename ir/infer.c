@@ -496,6 +496,26 @@ static bool infer_layer_norm(ctx *c) {
   return true;
 }
 
+static bool batch_of(ctx *c) {
+  if (!real(c)) return false;
+  if (c->s.rank < 2) FAIL("give [N, C, ...]", "%s has %d axes", NAME(0), c->s.rank);
+  return true;
+}
+static bool infer_batch_mean(ctx *c) { return batch_of(c) && (c->s = (tt_shape){1, {c->s.dim[1]}}, true); }
+static bool infer_batch_var(ctx *c) { return infer_batch_mean(c); }
+static bool infer_batch_norm(ctx *c) {
+  double eps = ir_float(&c->row, "eps");
+  if (!batch_of(c)) return false;
+  if (!(eps >= 0)) FAIL("1e-5 is usual", "eps is %g", eps);
+  tt_shape channels = {1, {c->s.dim[1]}};
+  for (int k = 1; k < 3; k++) {
+    tt_shape w = arg_shape(c, k);
+    if (!one_type(c, 0, k)) return false;
+    if (!tt_shape_equal(&w, &channels)) FAIL(TEXT("make it %s", SHAPE(&channels)), "%s %s is %s, the channels are %s", k == 1 ? "weight" : "bias", NAME(k), SHAPE(&w), SHAPE(&channels));
+  }
+  return true;
+}
+
 static bool infer_dropout(ctx *c) {
   double p = ir_float(&c->row, "p");
   int64_t stream = ir_int(&c->row, "stream");

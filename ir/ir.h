@@ -203,6 +203,9 @@ ir_ref ir_softmax(ir_graph *g, ir_op softmax_or_log_softmax, ir_ref x, int axis)
 ir_ref ir_gelu(ir_graph *g, ir_ref x, bool tanh);
 ir_ref ir_silu(ir_graph *g, ir_ref x);
 ir_ref ir_layer_norm(ir_graph *g, ir_ref x, ir_ref w, ir_ref b, int axes, double eps);
+ir_ref ir_batch_mean(ir_graph *g, ir_ref x);
+ir_ref ir_batch_var(ir_graph *g, ir_ref x);
+ir_ref ir_batch_norm(ir_graph *g, ir_ref x, ir_ref w, ir_ref b, double eps);
 ir_ref ir_dropout(ir_graph *g, ir_ref x, ir_ref seed, ir_ref step, double p, int64_t stream);
 ir_ref ir_pool(ir_graph *g, ir_op max_pool_or_avg_pool, ir_ref x, int n_spatial, const int64_t *size, const int64_t *stride, const int64_t *lo, const int64_t *hi, const int64_t *dilation_or_null, bool count_pad);
 

@@ -66,6 +66,65 @@ static ir_ref decompose_layer_norm(ir_graph *g, const ir_node *n) {
   return back(g, add(g, mul(g, y, widen(g, n->args[1])), widen(g, n->args[2])), n->args[0]);
 }
 
+/* v [C] in the shape of x [N,C,*D]. */
+static ir_ref channels(ir_graph *g, ir_ref v, ir_ref x) { return ir_broadcast(g, v, ir_shape(g, x), (int[]){1}); }
+
+/* Mean and variance of each channel of x [N,C,*D]. Few elements are gone over twice. Many are read once: sums of x - k and its square,
+ * where k is an element in the middle; the squares cancel only as far as k is from the mean, which is a few deviations. Images have a k of
+ * their own and are then put together (Chan, Golub & LeVeque 1979), so that one odd pixel cannot spoil more than its image's part. */
+static void statistics(ir_graph *g, ir_ref x, ir_ref *mean, ir_ref *var) {
+  *mean = *var = 0;
+  if (!x) return;
+  tt_shape s = ir_shape(g, x), flat = {.rank = 0};
+  int64_t start[TT_MAX_RANK], stop[TT_MAX_RANK], step[TT_MAX_RANK], each = 1;
+  int axes[TT_MAX_RANK], n = 0, dims[TT_MAX_RANK];
+  for (int i = 2; i < s.rank; i++) each *= s.dim[i];
+  bool few = each * s.dim[0] <= 1024, images = !few && each >= 32 && s.dim[0] > 1;
+  double count = 1, parts = images ? (double)s.dim[0] : 1;
+  for (int i = 0; i < s.rank; i++) {
+    bool kept = i == 1 || (images && i == 0);
+    start[i] = kept ? 0 : s.dim[i] / 2, stop[i] = kept ? s.dim[i] : start[i] + 1, step[i] = 1;
+    if (!kept) axes[n++] = i, count *= (double)s.dim[i];
+    else dims[flat.rank] = i, flat.dim[flat.rank++] = s.dim[i];
+  }
+  if (few) {
+    *mean = ir_mean(g, x, axes, n, false);
+    ir_ref d = sub(g, x, channels(g, *mean, x));
+    *var = ir_mean(g, mul(g, d, d), axes, n, false);
+    return;
+  }
+  ir_ref k = ir_stop_gradient(g, ir_reshape(g, ir_slice(g, x, start, stop, step), flat));
+  ir_ref d = sub(g, x, ir_broadcast(g, k, s, dims));
+  ir_ref sum = ir_reduce(g, IR_sum, d, axes, n, false), squares = ir_reduce(g, IR_sum, mul(g, d, d), axes, n, false);
+  ir_ref shift = times(g, sum, 1 / count);                                       /* from k to the mean */
+  ir_ref m = add(g, k, shift), m2 = ir_ew2(g, IR_max, sub(g, squares, mul(g, sum, shift)), ir_like(g, squares, 0));
+  if (images) {
+    ir_ref all = times(g, ir_reduce(g, IR_sum, m, (int[]){0}, 1, false), 1 / parts);
+    ir_ref off = sub(g, m, ir_broadcast(g, all, flat, (int[]){1}));
+    m2 = ir_reduce(g, IR_sum, add(g, m2, times(g, mul(g, off, off), count)), (int[]){0}, 1, false);
+    m = all;
+  }
+  *mean = m, *var = times(g, m2, 1 / (count * parts));
+}
+
+static ir_ref decompose_batch_mean(ir_graph *g, const ir_node *n) {
+  ir_ref mean, var;
+  statistics(g, widen(g, n->args[0]), &mean, &var);
+  return back(g, mean, n->args[0]);
+}
+static ir_ref decompose_batch_var(ir_graph *g, const ir_node *n) {
+  ir_ref mean, var;
+  statistics(g, widen(g, n->args[0]), &mean, &var);
+  return back(g, var, n->args[0]);
+}
+static ir_ref decompose_batch_norm(ir_graph *g, const ir_node *n) {
+  ir_ref x = widen(g, n->args[0]), mean, var;
+  statistics(g, x, &mean, &var);
+  ir_ref scale = mul(g, ir_ew1(g, IR_rsqrt, plus(g, var, ir_float(n, "eps"))), widen(g, n->args[1]));     /* a channel's factors first */
+  ir_ref y = mul(g, sub(g, x, channels(g, mean, x)), channels(g, scale, x));
+  return back(g, add(g, y, channels(g, widen(g, n->args[2]), x)), n->args[0]);
+}
+
 /* Kept where the word's upper 24 bits, as a number of [0,1), are at least p; the comparison is exact in integers. */
 static ir_ref decompose_dropout(ir_graph *g, const ir_node *n) {
   ir_ref x = n->args[0];

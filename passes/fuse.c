@@ -12,7 +12,7 @@
  *    elementwise rows on values that are in memory anyway, when they are read about once by each reader. What has to be a buffer is solid:
  *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's result, which
  *    says how it is stored.
- * 2. Each solid row starts as a group. Groups join along reads: first where the value read then need not exist in memory, then where it
+ * 2. Each solid row starts as a group. Reductions of one value join, then groups along reads: first where the value read then need not exist in memory, then where it
  *    saves reading it again, then side by side where both read the same large value, or are small and alike.
  *    Two groups join when form.c finds that their rows are a kernel, no path leads from one to the other through a third, and
  *    nobody computes a value much more often than it has elements (worth_it).
@@ -330,6 +330,35 @@ static void join_reads(fuser *f, bool gone) {
     }
 }
 
+/* The reduction that group i is for, with what it alone pulls; 0: another group. */
+static ir_ref reduction_of(const fuser *f, int i) {
+  for (int k = 0; k < f->members[i].n; k++)
+    if (form_is_reduction((ir_op)ir_at(f->g, f->members[i].at[k])->op)) return f->members[i].at[k];
+  return 0;
+}
+
+/* Reductions of one value over the same axes join before anything else can put a row between them: they are one pass over it. */
+static void join_reductions(fuser *f) {
+  const ir_graph *g = f->g;
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++)
+    for (int k = 0; f->solid[r] && form_is_reduction((ir_op)ir_at(g, r)->op) && k < f->members[f->group[r]].n; k++) {       /* grows */
+      ir_ref m = f->members[f->group[r]].at[k];
+      for (int i = 0; i < f->reads[m].n; i++) {
+        ir_ref a = f->reads[m].at[i];
+        bool own = f->solid[a] && f->group[a] != f->group[r] && ir_ops[ir_at(g, a)->op].kind == IR_ELEMENTWISE && !read_outside(f, a, f->group[r], f->group[a]);
+        if (own && count(g, a) >= asks(g, r, 0)) try_join(f, f->group[r], f->group[a]);
+      }
+    }
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++)
+    for (int i = 1; i < f->readers[r].n; i++)
+      for (int k = i - 1; k >= 0 && k >= i - 4; k--) {
+        int a = f->group[f->readers[r].at[k]], b = f->group[f->readers[r].at[i]];
+        ir_ref x = reduction_of(f, a), y = reduction_of(f, b);
+        if (a == b || !x || !y || count(g, r) < 64 || count(g, r) * 2 < asks(g, x, 0) || count(g, r) * 2 < asks(g, y, 0)) continue;
+        try_join(f, a, b);
+      }
+}
+
 /* Joins groups side by side: those that read one large value, and small ones of one shape. */
 static void join_neighbours(fuser *f) {
   const ir_graph *g = f->g;
@@ -432,6 +461,7 @@ tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *optio
   fuser f = {.g = g};
   tt_status status = TT_OK;
   if (start(&f)) {
+    join_reductions(&f);
     join_reads(&f, true);
     join_reads(&f, false);
     join_neighbours(&f);

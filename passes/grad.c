@@ -7,7 +7,7 @@
  *     %s = sum(%x, axes=[1])                           gives   broadcast(%g) for %x
  *     %c = conv(%x, %w, ...)                           gives   two convs, of reversed weights and of permuted operands
  *
- * A composite is differentiated through its decomposition, but for softmax, log_softmax and max_pool, which know better. */
+ * A composite is differentiated through its decomposition, but for softmax, log_softmax, batch norm and max_pool, which know better. */
 #include "passes.h"
 
 #include <stdlib.h>
@@ -328,6 +328,61 @@ static void through(vjp *v, ir_ref made) {
 static void vjp_max_pool(vjp *v) { through(v, pass_max_pool_by_choice(v->g, v->args[0], v->n)); }
 
 static void vjp_composite(vjp *v) { through(v, pass_decompose_row(v->g, v->n->op, v->args, v->n->words)); }
+
+/* Batch norm's derivatives are written so that they need x and dy twice, once for the two sums of a channel and once to apply them. */
+static ir_ref channels(ir_graph *g, ir_ref v, ir_ref x) { return ir_broadcast(g, v, ir_shape(g, x), (int[]){1}); }
+static int all_but_channels(const ir_graph *g, ir_ref x, int *axes, double *count) {
+  const ir_node *n = ir_at(g, x);
+  int k = 0;
+  *count = 1;
+  for (int i = 0; i < n->rank; i++)
+    if (i != 1) axes[k++] = i, *count *= (double)n->dim[i];
+  return k;
+}
+static ir_ref real32(ir_graph *g, ir_ref x) {
+  tt_dtype t = (tt_dtype)(x ? ir_at(g, x)->dtype : TT_F32);
+  return t == TT_F16 || t == TT_BF16 ? ir_cast(g, x, TT_F32) : x;
+}
+static ir_ref scaled(ir_graph *g, ir_ref x, double by) { return ir_ew2(g, IR_mul, x, ir_like(g, x, by)); }
+
+static void vjp_batch_mean(vjp *v) {
+  int axes[TT_MAX_RANK];
+  double count;
+  all_but_channels(v->g, v->args[0], axes, &count);
+  if (count > 0) v->d[0] = channels(v->g, scaled(v->g, v->ct, 1 / count), v->args[0]);
+}
+
+static void vjp_batch_var(vjp *v) {        /* 2 (x - mean) / count */
+  ir_graph *g = v->g;
+  int axes[TT_MAX_RANK];
+  double count;
+  all_but_channels(g, v->args[0], axes, &count);
+  if (!(count > 0)) return;
+  ir_ref x = real32(g, v->args[0]), off = ir_ew2(g, IR_sub, x, channels(g, ir_batch_mean(g, x), x));
+  ir_ref d = ir_ew2(g, IR_mul, channels(g, scaled(g, real32(g, v->ct), 2 / count), x), off);
+  v->d[0] = ir_cast(g, d, (tt_dtype)v->n->dtype);
+}
+
+/* r = 1 / sqrt(var + eps), h = (x - mean) r: w gets sum(g h), b sum(g), x gets w r (g - mean(g) - h mean(g h)). */
+static void vjp_batch_norm(vjp *v) {
+  ir_graph *g = v->g;
+  tt_dtype type = (tt_dtype)v->n->dtype;
+  int axes[TT_MAX_RANK];
+  double count;
+  int n = all_but_channels(g, v->args[0], axes, &count);
+  if (!(count > 0)) return;
+  ir_ref x = real32(g, v->args[0]), w = real32(g, v->args[1]), ct = real32(g, v->ct), mean = ir_batch_mean(g, x), var = ir_batch_var(g, x);
+  ir_ref r = ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, var, ir_like(g, var, ir_float(v->n, "eps"))));
+  ir_ref off = ir_ew2(g, IR_sub, x, channels(g, mean, x));
+  ir_ref sum = ir_reduce(g, IR_sum, ct, axes, n, false), along = ir_reduce(g, IR_sum, ir_ew2(g, IR_mul, ct, off), axes, n, false);
+  if (v->want[1]) v->d[1] = ir_cast(g, ir_ew2(g, IR_mul, along, r), type);
+  if (v->want[2]) v->d[2] = ir_cast(g, sum, type);
+  if (!v->want[0]) return;
+  ir_ref scale = ir_ew2(g, IR_mul, r, w), slope = ir_ew2(g, IR_mul, scale, ir_ew2(g, IR_mul, ir_ew2(g, IR_mul, r, r), scaled(g, along, 1 / count)));
+  ir_ref level = ir_ew2(g, IR_mul, scale, scaled(g, sum, 1 / count));
+  ir_ref part = ir_ew2(g, IR_add, ir_ew2(g, IR_mul, off, channels(g, slope, x)), channels(g, level, x));
+  v->d[0] = ir_cast(g, ir_ew2(g, IR_sub, ir_ew2(g, IR_mul, ct, channels(g, scale, x)), part), type);
+}
 
 #define vjp_argmax vjp_none
 #define vjp_argmin vjp_none

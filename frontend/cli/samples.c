@@ -205,6 +205,13 @@ static ir_ref build(ir_graph *g, ir_op op, tt_dtype t, int v) {
     case IR_gelu: return v < 2 * GRID ? ir_gelu(g, arranged(g, "a", t, shape_of(grid[v / 2].rank, grid[v / 2].dim), grid[v / 2].a), v & 1) : 0;
     case IR_silu: return v < GRID ? ir_silu(g, arranged(g, "a", t, s, grid[v].a)) : 0;
     case IR_layer_norm: return v == 0 ? ir_layer_norm(g, in(g, "a", t, SHAPE(4, 33)), in(g, "b", t, SHAPE(33)), in(g, "c", t, SHAPE(33)), 1, 1e-5) : v == 1 ? ir_layer_norm(g, in(g, "a", t, SHAPE(2, 3, 4, 5)), in(g, "b", t, SHAPE(4, 5)), in(g, "c", t, SHAPE(4, 5)), 2, 1e-3) : 0;
+    case IR_batch_mean: case IR_batch_var: case IR_batch_norm: {
+      static const tt_shape batches[] = {{2, {9, 5}}, {4, {3, 5, 6, 7}}, {4, {15, 4, 9, 9}}, {4, {2, 17, 9, 8}}, {3, {1, 3, 1100}}, {2, {1030, 3}}};
+      if (v >= (int)(sizeof batches / sizeof *batches)) return 0;
+      ir_ref x = in(g, "a", t, batches[v]);
+      if (op != IR_batch_norm) return op == IR_batch_mean ? ir_batch_mean(g, x) : ir_batch_var(g, x);
+      return ir_batch_norm(g, x, in(g, "b", t, SHAPE(batches[v].dim[1])), in(g, "c", t, SHAPE(batches[v].dim[1])), 1e-3);
+    }
     case IR_dropout: return v < GRID ? ir_dropout(g, arranged(g, "a", t, s, grid[v].a), in(g, "b", TT_U64, SCALAR), in(g, "c", TT_U64, SCALAR), 0.3, 5) : 0;
     case IR_max_pool: case IR_avg_pool: return pool(g, op, t, v);
     default: return tt_bug(g, "samples.c has no sample of %s", info->name);

@@ -1,5 +1,5 @@
-/* norm.c: normalization. All are (x - mean) / sqrt(var + eps) * weight + bias over some axes; layer_norm is a row of the graph, the
- * others are written out, so that fusion sees their statistics and the one pass that uses them. */
+/* norm.c: normalization. All are (x - mean) / sqrt(var + eps) * weight + bias over some axes; layer_norm and batch_norm are rows of
+ * the graph, the others are written out, so that fusion sees their statistics and the one pass that uses them. */
 #include "../frontend.h"
 
 static bool real(tt_call *c, tt_val x) {
@@ -42,21 +42,18 @@ static tt_val batch_norm(tt_call *c, tt_val x, tt_val w, tt_val b, tt_val mean, 
   if (!per_channel(c, x, w, "weight") || !per_channel(c, x, b, "bias")) return bad;
   if (!per_channel(c, x, mean, "mean") || !per_channel(c, x, var, "variance")) return bad;
   if (!training) return (tt_val){c->t, normalize(g, x, channel(g, x, mean.ref), channel(g, x, var.ref), eps, w, b)};
-  int axes[TT_MAX_RANK], n = 0;
   double count = 1;
-  for (int i = 0; i < tt_rank(x); i++)
-    if (i != 1) axes[n++] = i, count *= (double)tt_dim(x, i);
+  for (int i = 0; i < tt_rank(x); i++) count *= i == 1 ? 1 : (double)tt_dim(x, i);
   if (count < 2) return trace_wrong(c, "train with a larger batch", "one value a channel has no variance");
-  ir_ref m = ir_mean(g, x.ref, axes, n, true);
-  if (!m) return bad;
-  ir_ref v = mean_square(g, ir_ew2(g, IR_sub, x.ref, m), axes, n);
+  tt_shape channels = TT_SHAPE(tt_dim(x, 1));
+  ir_ref m = ir_batch_mean(g, x.ref), v = ir_batch_var(g, x.ref);
+  if (!m || !v) return bad;
   const char *names[] = {"old", "new", "m", "keep"}, *text = "add(mul(keep, old), mul(m, new))";
-  ir_ref flat_m = ir_reshape(g, m, TT_SHAPE(tt_dim(x, 1))), flat_v = ir_reshape(g, v, TT_SHAPE(tt_dim(x, 1)));
-  if (new_mean) *new_mean = trace_text(c, text, names, (const tt_val[]){mean, {c->t, flat_m}, {0}, {0}},
-                                       (const double[]){0, 0, momentum, 1 - momentum}, 4);
-  if (new_var) *new_var = trace_text(c, text, names, (const tt_val[]){var, {c->t, flat_v}, {0}, {0}},
+  if (new_mean) *new_mean = trace_text(c, text, names, (const tt_val[]){mean, {c->t, m}, {0}, {0}}, (const double[]){0, 0, momentum, 1 - momentum}, 4);
+  if (new_var) *new_var = trace_text(c, text, names, (const tt_val[]){var, {c->t, v}, {0}, {0}},
                                      (const double[]){0, 0, momentum * count / (count - 1), 1 - momentum}, 4);
-  return (tt_val){c->t, normalize(g, x, m, v, eps, w, b)};
+  ir_ref gain = trace_is(w) ? w.ref : ir_full(g, tt_dtype_of(x), channels, 1), level = trace_is(b) ? b.ref : ir_full(g, tt_dtype_of(x), channels, 0);
+  return (tt_val){c->t, ir_batch_norm(g, x.ref, gain, level, eps)};
 }
 
 tt_val tt_f_batch_norm_at(tt_here here, tt_val x, tt_val w, tt_val b, tt_val mean, tt_val var, bool training, double momentum, double eps,

@@ -171,6 +171,9 @@ static const char all_ops[] =
   "  %gelu = gelu(%x, tanh=1) : f32[4,6]\n"
   "  %silu = silu(%x) : f32[4,6]\n"
   "  %layer_norm = layer_norm(%x, %sum, %sum, axes=1, eps=1e-05) : f32[4,6]\n"
+  "  %batch_mean = batch_mean(%im) : f32[3]\n"
+  "  %batch_var = batch_var(%im) : f32[3]\n"
+  "  %batch_norm = batch_norm(%im, %batch_mean, %batch_var, eps=1e-05) : f32[2,3,8,8]\n"
   "  %dropout = dropout(%x, %seed, %step, p=0.1, stream=7) : f32[4,6]\n"
   "  %max_pool = max_pool(%im, size=[2,2], stride=[2,2], lo=[0,0], hi=[1,1], dilation=[1,1]) : f32[2,3,4,4]\n"
   "  %avg_pool = avg_pool(%im, size=[2,2], stride=[2,2], lo=[0,0], hi=[0,0], count_pad=1) : f32[2,3,4,4]\n";

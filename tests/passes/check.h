@@ -124,20 +124,14 @@ static ir_ref conv(ir_graph *g, ir_ref x, const char *name, int64_t out, int64_t
   return ir_reshape(g, y, S(t.dim[0], t.dim[2], t.dim[3], t.dim[4]));
 }
 
-static ir_ref along_channels(ir_graph *g, ir_ref v, tt_shape s) { return ir_broadcast(g, v, s, (int[]){1}); }
 
 static ir_ref batch_norm(ir_graph *g, ir_ref x, const char *name) {
   char w[40], b[40], m[40];
   snprintf(w, sizeof w, "%s.w", name), snprintf(b, sizeof b, "%s.b", name), snprintf(m, sizeof m, "%s.mean", name);
   tt_shape s = ir_shape(g, x);
-  int axes[3] = {0, 2, 3};
-  ir_ref mean = ir_mean(g, x, axes, 3, false), centered = ir_ew2(g, IR_sub, x, along_channels(g, mean, s));
-  ir_ref var = ir_mean(g, ir_ew2(g, IR_mul, centered, centered), axes, 3, false);
-  ir_ref y = ir_ew2(g, IR_mul, centered, along_channels(g, ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, var, ir_like(g, var, 1e-5))), s));
-  ir_ref running = ir_param(g, m, TT_F32, S(s.dim[1]), false);
+  ir_ref running = ir_param(g, m, TT_F32, S(s.dim[1]), false), mean = ir_batch_mean(g, x);
   ir_assign(g, running, ir_ew2(g, IR_add, ir_ew2(g, IR_mul, running, ir_like(g, running, 0.9)), ir_ew2(g, IR_mul, mean, ir_like(g, mean, 0.1))));
-  y = ir_ew2(g, IR_mul, y, along_channels(g, ir_param(g, w, TT_F32, S(s.dim[1]), true), s));
-  return ir_ew2(g, IR_add, y, along_channels(g, ir_param(g, b, TT_F32, S(s.dim[1]), true), s));
+  return ir_batch_norm(g, x, ir_param(g, w, TT_F32, S(s.dim[1]), true), ir_param(g, b, TT_F32, S(s.dim[1]), true), 1e-5);
 }
 
 static ir_graph *cnn(int64_t batch, int64_t size, int64_t channels, bool overlap) {

@@ -140,6 +140,36 @@ Test(decompose, layer_norm) {
     }
 }
 
+/* Images whose mean is far from 0, of which the middle pixel may be an outlier, and batches of a few numbers a channel. */
+Test(decompose, batch_norm_and_its_statistics) {
+  static const tt_shape shapes[] = {{2, {40, 3}}, {3, {6, 3, 4}}, {3, {1, 2, 1200}}, {2, {1100, 3}}, {4, {20, 2, 9, 9}}};
+  for (int t = 0; t < 3; t++)
+    for (int i = 0; i < 5; i++)
+      for (int what = 0; what < 3; what++) {
+        tt_dtype type = t == 0 ? TT_F64 : t == 1 ? TT_F32 : TT_BF16;
+        ctx *c = begin();
+        tt_shape s = shapes[i];
+        double offset = t == 1 ? 1000 : 0;
+        ir_ref x = input(c, type, s, offset - 1, offset + 1);
+        int64_t C = s.dim[1], D = 1, N = s.dim[0];
+        for (int k = 2; k < s.rank; k++) D *= s.dim[k];
+        if (i == 4) c->x[0][4 * 9 + 4] += t == 2 ? 8 : 30;         /* the first image's middle */
+        ir_ref w = what ? 0 : input(c, type, SHAPE(C), 0.5, 2), b = what ? 0 : input(c, type, SHAPE(C), -1, 1);
+        double *y = run(c, what == 0 ? ir_batch_norm(c->g, x, w, b, 1e-5) : what == 1 ? ir_batch_mean(c->g, x) : ir_batch_var(c->g, x));
+        for (int64_t k = 0; k < C; k++) {
+          double mean = 0, var = 0, tolerance = t == 0 ? 1e-13 : t == 1 ? 2e-4 : 2e-2;
+          for (int64_t j = 0; j < N * D; j++) mean += c->x[0][(j / D * C + k) * D + j % D] / (double)(N * D);
+          for (int64_t j = 0; j < N * D; j++) var += pow(c->x[0][(j / D * C + k) * D + j % D] - mean, 2) / (double)(N * D);
+          if (what) near(what == 1 ? "batch_mean" : "batch_var", k, y[k], what == 1 ? mean : var, tolerance);
+          for (int64_t j = 0; !what && j < N * D; j++) {
+            int64_t at = (j / D * C + k) * D + j % D;
+            near("batch_norm", at, y[at], (c->x[0][at] - mean) / sqrt(var + 1e-5) * c->x[1][k] + c->x[2][k], tolerance);
+          }
+        }
+        end(c, y);
+      }
+}
+
 Test(decompose, dropout) {
   static const double ps[] = {0, 0.1, 0.5, 0.9, 1 - 0x1p-30};
   for (int k = 0; k < 5; k++) {

@@ -281,7 +281,7 @@ Test(fuse, mlp_training_step) {
 Test(fuse, cnn_training_step) {
   pass_options o = training("sgd");
   cr_expect_leq(check_net(cnn(2, 8, 4, false), &o), 29);
-  cr_expect_leq(check_net(cnn(2, 9, 4, true), &o), 30);
+  cr_expect_leq(check_net(cnn(2, 9, 4, true), &o), 31);
 }
 Test(fuse, transformer_training_step) {
   pass_options o = training("adamw");

@@ -330,6 +330,17 @@ static void sample_layer_norm(void) {
   CASE("layer_norm", ir_ref x = leaf(c, SHAPE(3, 4), -1, 1); ir_ref w = leaf(c, SHAPE(4), 0.5, 1.5); y = ir_layer_norm(g, x, w, leaf(c, SHAPE(4), -1, 1), 1, 1e-5));
   CASE("layer_norm of two axes, of a shared operand", ir_ref x = leaf(c, SHAPE(2, 3, 2), -1, 1); ir_ref w = leaf(c, SHAPE(3, 2), 0.5, 1.5); y = ir_layer_norm(g, ir_ew2(g, IR_mul, x, w), w, ir_ew1(g, IR_exp, w), 2, 1e-5));
 }
+static const tt_shape batches[] = {{2, {5, 2}}, {3, {2, 2, 3}}, {3, {2, 1, 520}}, {4, {1, 2, 2, 2}}};
+static void sample_batch_mean(void) {
+  for (int i = 0; i < 4; i++) CASE("batch_mean", y = ir_batch_mean(g, leaf(c, batches[i], -1, 1)));
+}
+static void sample_batch_var(void) {
+  for (int i = 0; i < 4; i++) CASE("batch_var", y = ir_batch_var(g, leaf(c, batches[i], -1, 1)));
+}
+static void sample_batch_norm(void) {
+  for (int i = 0; i < 4; i++)
+    CASE("batch_norm", ir_ref x = leaf(c, batches[i], -1, 1); ir_ref w = leaf(c, SHAPE(batches[i].dim[1]), 0.5, 1.5); y = ir_ew1(g, IR_sin, ir_batch_norm(g, x, w, leaf(c, SHAPE(batches[i].dim[1]), -1, 1), 1e-2)));
+}
 static void sample_dropout(void) {
   for (int k = 0; k < 3; k++)
     CASE("dropout", ir_ref seed = ir_scalar_int(g, TT_U64, 7); y = ir_ew1(g, IR_sin, ir_dropout(g, leaf(c, SHAPE(4, 5), -1, 1), seed, seed, k * 0.4, 3)));
