@@ -40,10 +40,8 @@ static void slices(char *const *args, int64_t begin, int64_t end, char *scratch,
 }
 
 bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row) {
-  int64_t rows = 0;
-  for (ir_ref r = 1; r < g->n_nodes; r++)
-    if (ir_at(g, r)->region == region) rows++, *row = r;
-  const ir_node *n = rows == 1 ? ir_at(g, *row) : NULL;
+  *row = g->kernels[region].first;
+  const ir_node *n = *row && *row == g->kernels[region].last ? ir_at(g, *row) : NULL;
   if (!n || n->op != IR_matmul || n->rank != 2 || ir_int(n, "split") > 1 || (n->dtype != TT_F32 && n->dtype != TT_F64)) return false;
   int64_t k = ir_at(g, n->args[0])->dim[ir_int(n, "ta") ? 0 : 1];
   if (n->dim[0] < LEAST || n->dim[1] < LEAST || k < LEAST || n->dim[0] > INT32_MAX - SLICE || n->dim[1] > INT32_MAX || k > INT32_MAX) return false;

@@ -5,6 +5,7 @@
 #define TT_CODEGEN_H
 
 #include "../passes/passes.h"
+#include "../runtime/image.h"
 #include "../runtime/program.h"
 #include "loops.h"
 
@@ -19,6 +20,8 @@ typedef struct {
 } cg_cpu;
 /* name: NULL or "native" (then TT_CPU is looked at), or "x86-64-v2" ... "x86-64-v4". Fails when this CPU cannot run it. */
 TT_API tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err);
+/* All of the CPU that a kernel's code depends on: a level's name, or for native what cpuid says. Returns text. */
+TT_API char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size);
 
 /* lower.c, contract.c: kernel `region` of a scheduled graph as loops. rows: the graph row behind each argument buffer, in order
  * (external reads, then results; a buffer read and written in place appears once); filled with k->n_buffers - scratch entries. */
@@ -40,35 +43,41 @@ bool cg_program_step(cg_program *c, const cg_step *s);
 tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);
 void cg_program_free(cg_program *c);                   /* one that is not finished; NULL is fine */
 
+/* A kernel is ready: the done-th of total. milliseconds: lowering, LLVM IR, machine code; cached: its code was in the cache. */
+typedef void cg_kernel_watch(void *user, const char *name, int done, int total, const double milliseconds[3], bool cached);
+typedef void cg_warn(void *user, const char *text);
+
 typedef struct {
   const char *cpu;                /* NULL: native */
   int n_threads;                  /* to compile with; 0: as many as there are */
   pass_watch *watch; void *user;
+  cg_kernel_watch *kernel;        /* after every kernel; called by one thread at a time */
+  cg_warn *warn;
+  const volatile int *stop;       /* set to 1: compilation ends with TT_INTERRUPTED */
 } cg_options;
 TT_API tt_status cg_jit(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);        /* jit.c; g scheduled and placed */
 TT_API tt_status cg_interp(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);     /* interp.c; g at any stage without composites */
 
-/* The LLVM module's interface (llvm/), got by dlopen of the module libtinytorch_llvm. Kernels equal up to names are one:
- * the caller dedupes by lp_print text. */
-typedef struct cg_llvm_jit cg_llvm_jit;
+/* The LLVM module's interface (llvm/), got by dlopen of the module libtinytorch_llvm. */
+typedef struct { rt_image image; double emit_ms, code_ms; } cg_compiled;      /* image.data: malloc'ed, the caller's */
+/* A kernel is compiled (called by one thread at a time); false: stop, and compile returns TT_INTERRUPTED. */
+typedef bool cg_llvm_done(void *user, int i);
 typedef struct {
   int version;
-  cg_llvm_jit *(*create)(const cg_cpu *cpu, tt_error *err);
-  /* Compiles n kernels on n_threads threads; symbols[i] gets the address. */
-  tt_status (*compile)(cg_llvm_jit *jit, lp_kernel *const *kernels, int n, int n_threads, rt_kernel **symbols, tt_error *err);
+  /* Compiles n kernels on n_threads threads. */
+  tt_status (*compile)(const cg_cpu *cpu, lp_kernel *const *kernels, int n, int n_threads, cg_compiled *out, cg_llvm_done *done, void *user, tt_error *err);
   /* "llvm" or "asm" text of one kernel; malloc'ed. */
   char *(*text)(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_error *err);
-  void (*destroy)(cg_llvm_jit *jit);
 } cg_llvm_api;
-#define CG_LLVM_VERSION 1
+#define CG_LLVM_VERSION 2
 TT_API const cg_llvm_api *cg_llvm_module(void);       /* llvm/jit.c: the one symbol that the module exports */
-const cg_llvm_api *cg_llvm_open(tt_error *err);       /* jit.c */
+const cg_llvm_api *cg_llvm_open(tt_error *err);       /* module.c */
 
 /* blas.c: whether a kernel is a product that OpenBLAS does faster (its row is *row), and the step that calls it. */
 bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row);
 bool cg_blas_step(const ir_graph *g, uint32_t region, ir_ref row, cg_program *c);
 
-/* Text of one stage for dump: "loops", "llvm", "asm" of all kernels. malloc'ed. */
-TT_API char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, tt_error *err);
+/* Text of one stage for dump: "loops", "llvm", "asm" of all kernels. malloc'ed. kernel: NULL, or told of each (LLVM IR and machine code in one). */
+TT_API char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, cg_kernel_watch *kernel, void *user, tt_error *err);
 
 #endif

@@ -185,7 +185,7 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
   bool ok = lx != NULL;
   int64_t n_phases = 1;
   if (ok) {
-    for (ir_ref r = 1; r < g->n_nodes; r++)
+    for (ir_ref r = lower_first(lx); r <= lower_last(lx); r++)
       if (ir_at(g, r)->region == region && (ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv)) phase[0].row = r;
     ir_ref row = phase[0].row;
     if (row) n_phases = count_phases(ir_at(g, row));

@@ -52,7 +52,7 @@ static void choose_tile(contraction *c, int64_t machine_lanes) {
 }
 
 static bool costly(const ir_graph *g, uint32_t region) {
-  for (ir_ref r = 1; r < g->n_nodes; r++)
+  for (ir_ref r = g->kernels[region].first; r && r <= g->kernels[region].last; r++)
     if (ir_at(g, r)->region == region && pass_op_cost((ir_op)ir_at(g, r)->op) >= PASS_COSTLY) return true;
   return false;
 }

@@ -3,6 +3,7 @@
 #include "codegen.h"
 
 #include <cpuid.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,4 +90,15 @@ tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) {
   cpu->fma = cpu->avx2 = cpu->f16c = cpu->masks = levels[level].fma;
   cpu->avx512 = levels[level].avx512;
   return TT_OK;
+}
+
+/* The leaves that LLVM decides by, without what differs from core to core of one machine (the APIC's number). */
+char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size) {
+  size_t n = (size_t)snprintf(text, size, "%s %s v%d/%d/%d", cpu->name, cpu->features ? cpu->features : "", cpu->level, cpu->vector_bytes, cpu->n_registers);
+  if (strcmp(cpu->name, "native")) return text;
+  regs zero = cpuid(0, 0), one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1), state = cpuid(13, 1), ext = cpuid(0x80000001, 0), ext8 = cpuid(0x80000008, 0);
+  unsigned words[] = {zero.b, zero.c, zero.d, one.a, one.c, one.d, seven.b, seven.c, seven.d, more.a, more.b, more.c, more.d, state.a, ext.c, ext.d, ext8.b,
+                      cpuid(0x14, 0).b, cpuid(0x19, 0).b, cpuid(0x24, 0).b, saved_state()};
+  for (size_t i = 0; i < sizeof words / sizeof *words && n < size; i++) n += (size_t)snprintf(text + n, size - n, " %x", words[i]);
+  return text;
 }

@@ -116,11 +116,7 @@ lower_ctx *lower_begin(const ir_graph *g, uint32_t region, lp_kernel *k, const c
   lower_ctx *lx = context(g, region, k, cpu, err);
   if (!lx) return NULL;
   struct lower_state *st = lx->state;
-  for (ir_ref r = 1; r < g->n_nodes; r++) {
-    if (ir_at(g, r)->region != region) continue;
-    if (!st->first) st->first = r;
-    st->last = r;
-  }
+  st->first = g->kernels[region].first, st->last = g->kernels[region].last;
   if (!st->first) tt_fail(err, TT_INTERNAL, "lower: kernel %s has no rows", g->kernels[region].name);
   if (!st->first || !allocate(lx) || !find_arguments(lx)) {
     if (st->first) no_memory(lx);

@@ -277,8 +277,8 @@ bool cg_program_step(cg_program *c, const cg_step *s) {
   const ir_graph *g = c->g;
   ir_ref begin = s->row, end = s->row + 1;
   if (s->region) {
-    for (begin = 1; begin < g->n_nodes && ir_at(g, begin)->region != s->region;) begin++;
-    for (end = begin; end < g->n_nodes && ir_at(g, end)->region == s->region;) end++;
+    begin = g->kernels[s->region].first;
+    end = g->kernels[s->region].last + 1;
   }
   for (uint32_t i = 0; i < s->n_args; i++) {
     rt_arg a = {.task_bytes = s->task_bytes ? s->task_bytes[i] : 0};

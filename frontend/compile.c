@@ -31,7 +31,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   if (!pass_options_of(o, &p, err)) return err->status;
   tt_status status = pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
   if (status != TT_OK) return status;
-  cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .user = o->user};
+  cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .kernel = o->kernel, .warn = o->warn, .user = o->user, .stop = o->stop};
   status = interp ? cg_interp(ready, &c, program, err) : cg_jit(ready, &c, program, err);
   ir_graph_free(ready);
   return status;

@@ -198,19 +198,19 @@ static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool lab
   tt_scope_pop(x);
 }
 
+static bool take_warning(tt_model *m, const char *text) {
+  for (int k = 0; k < m->n_warnings; k++)
+    if (!strcmp(m->warnings[k], text)) return true;
+  char **more = realloc(m->warnings, sizeof *more * (size_t)(m->n_warnings + 1)), *copy = strdup(text);
+  if (more) m->warnings = more;
+  if (!more || !copy) return free(copy), false;
+  m->warnings[m->n_warnings++] = copy;
+  return true;
+}
+
 static tt_status take_warnings(tt_model *m, const tt_trace *t, tt_error *err) {
-  for (int i = 0; i < t->n_warnings; i++) {
-    bool known = false;
-    for (int k = 0; k < m->n_warnings; k++) known |= !strcmp(m->warnings[k], t->warnings[i]);
-    if (known) continue;
-    char **more = realloc(m->warnings, sizeof *more * (size_t)(m->n_warnings + 1)), *copy = strdup(t->warnings[i]);
-    if (more) m->warnings = more;
-    if (!more || !copy) {
-      free(copy);
-      return tt_fail(err, TT_NO_MEMORY, "error: no memory for a warning\n  at the trace of %s\n  fix: free memory", m->name);
-    }
-    m->warnings[m->n_warnings++] = copy;
-  }
+  for (int i = 0; i < t->n_warnings; i++)
+    if (!take_warning(m, t->warnings[i])) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a warning\n  at the trace of %s\n  fix: free memory", m->name);
   return TT_OK;
 }
 
@@ -247,11 +247,29 @@ static tt_status add_state(tt_model *m, const rt_program *p, tt_error *err) {
   return TT_OK;
 }
 
+/* The caller's callbacks, and warnings into the model's list too. */
+typedef struct { tt_model *m; const tt_compile_options *o; } listener;
+static void on_pass(void *user, const char *pass, const ir_graph *g, double milliseconds) {
+  const listener *l = user;
+  if (l->o->watch) l->o->watch(l->o->user, pass, g, milliseconds);
+}
+static void on_kernel(void *user, const char *name, int done, int total, const double milliseconds[3], bool cached) {
+  const listener *l = user;
+  if (l->o->kernel) l->o->kernel(l->o->user, name, done, total, milliseconds, cached);
+}
+static void on_warning(void *user, const char *text) {
+  const listener *l = user;
+  take_warning(l->m, text);
+  if (l->o->warn) l->o->warn(l->o->user, text);
+}
+
 tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *options, rt_program **program,
                            tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
-  tt_compile_options o = options ? *options : (tt_compile_options){0};
+  const tt_compile_options none = {0};
+  tt_compile_options o = options ? *options : none;
+  o.watch = on_pass, o.kernel = on_kernel, o.warn = on_warning, o.user = &(listener){m, options ? options : &none};
   if (!o.backend) o.backend = m->backend;
   if (!o.cpu) o.cpu = m->cpu;
   if (!o.skip) o.skip = m->skip;

@@ -143,7 +143,12 @@ typedef struct {
   double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */
   bool gradients;                  /* every parameter's gradient is also an output, "grad.NAME" */
   void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* after every pass */
+  /* After every kernel, by one thread at a time, which may be any: the done-th of total; milliseconds of lowering, LLVM IR and machine code; cached: its
+     code was in the cache of compiled kernels. */
+  void (*kernel)(void *user, const char *name, int done, int total, const double milliseconds[3], bool cached);
+  void (*warn)(void *user, const char *text);      /* what works but should be known, in three parts as errors are: files of the cache that cannot be used */
   void *user;
+  const volatile int *stop;        /* set to 1: ends with TT_INTERRUPTED */
 } tt_compile_options;
 /* A traced graph becomes a program. NULL options: all defaults. Free with rt_program_free. */
 TT_API tt_status tt_compile(const struct ir_graph *g, const tt_compile_options *options, rt_program **program, tt_error *err);
@@ -197,8 +202,9 @@ typedef struct {
   bool resume;
   void (*report)(void *user, const char *line, bool transient);   /* progress */
   void *user;
-  volatile int *stop;              /* set to 1 in a signal handler: the step is finished, all is saved, TT_INTERRUPTED */
+  volatile int *stop;              /* set to 1 in a signal handler: the step is finished, all is saved, TT_INTERRUPTED; while compiling: nothing is saved */
   void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* passes of the step's compilation */
+  void (*kernel)(void *user, const char *name, int done, int total, const double milliseconds[3], bool cached);                 /* as in tt_compile_options */
 } tt_train_options;
 /* Trains the model on the data set's training part and evaluates it on all of the test part. result may be NULL. */
 TT_API tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result, tt_error *err);

@@ -323,6 +323,9 @@ static ir_ref append(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args,
     else if (!insert(g, &g->store->names, name_hash(n->name), r)) return 0;
   }
   if (op == IR_assign) g->effects[g->n_effects++] = r;
+  ir_kernel *k = &g->kernels[region];
+  if (region && !k->first) k->first = r;
+  if (region) k->last = r;
   return r;
 }
 

@@ -69,6 +69,7 @@ enum { IR_UNPLACED = -1 };
 /* A kernel: a run of rows with one region, and its plan as named lists of numbers. */
 typedef struct {
   const char *name;
+  ir_ref first, last;               /* its rows, kept by the builder; 0: none yet */
   uint32_t n_plan;
   struct { const char *name; uint32_t n; const int64_t *values; } plan[8];
 } ir_kernel;

@@ -1,33 +1,21 @@
-/* jit.c: the module's interface: kernels of the loop language in, addresses of machine code out.
+/* jit.c: the module's interface: kernels of the loop language in, images of machine code out.
  *
- * Threads take kernels in chunks, each with a context and a target machine of its own: chunk -> LLVM module -> object file in memory.
- * An object is looked into before it is linked: a kernel refers to no symbol but its own, so any that is undefined is an error (LLVM
- * turns what it has no instruction for into calls of libm). LLJIT then links the objects. TT_PERF=1 in the environment
- * writes the map file that perf reads. */
-#include <elf.h>
+ * Threads take kernels, the largest first, each with a target machine of its own: kernel -> LLVM module -> object file in memory -> image (object.c).
+ * One kernel is one module, so that its code depends on nothing but itself. No IR pass runs: the emitter's IR is as it should be. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include <llvm-c/Analysis.h>
-#include <llvm-c/LLJIT.h>
-#include <llvm-c/Orc.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 
 #include "llvm.h"
 
 TT_API const cg_llvm_api *cg_llvm_module(void);
-
-struct cg_llvm_jit {
-  cg_cpu cpu;
-  char *name, *features;                /* what cpu points to */
-  LLVMOrcLLJITRef lljit;
-  unsigned n_kernels;                   /* symbols are k0, k1, ... */
-};
 
 static void initialize(void) {
   LLVMInitializeX86TargetInfo();
@@ -37,13 +25,6 @@ static void initialize(void) {
   LLVMInitializeX86AsmParser();
 }
 static pthread_once_t initialized = PTHREAD_ONCE_INIT;
-
-static tt_status fail(tt_error *err, LLVMErrorRef e, const char *doing) {
-  char *text = LLVMGetErrorMessage(e);
-  tt_status s = tt_fail(err, TT_INTERNAL, "error: %s: %s\n  at codegen/llvm/jit.c\n  fix: report this", doing, text);
-  LLVMDisposeErrorMessage(text);
-  return s;
-}
 
 static tt_status no_memory(tt_error *err) { return tt_fail(err, TT_NO_MEMORY, "error: no memory to compile\n  at codegen/llvm/jit.c\n  fix: free some"); }
 
@@ -79,22 +60,21 @@ static LLVMTargetMachineRef machine(const cg_cpu *cpu, tt_error *err) {
   return m;
 }
 
-/* Kernels first..first+n-1 into e, named by their number. */
-static bool build(em *e, LLVMTargetMachineRef m, lp_kernel *const *kernels, unsigned n, unsigned first) {
-  char *triple = LLVMGetTargetMachineTriple(m), *text = NULL, symbol[32];
+#define SYMBOL "kernel"
+
+/* The kernel as the one function of e's module. */
+static bool build(em *e, LLVMTargetMachineRef m, const lp_kernel *kernel) {
+  char *triple = LLVMGetTargetMachineTriple(m), *text = NULL;
   LLVMSetTarget(e->module, triple);
   LLVMDisposeMessage(triple);
   LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(m);
   LLVMSetModuleDataLayout(e->module, layout);
   LLVMDisposeTargetData(layout);
-  for (unsigned i = 0; i < n; i++) {
-    snprintf(symbol, sizeof symbol, "k%u", first + i);
-    if (!em_function(e, kernels[i], symbol)) return false;
-  }
+  if (!em_function(e, kernel, SYMBOL)) return false;
   bool broken = false;
 #ifndef NDEBUG
   broken = LLVMVerifyModule(e->module, LLVMReturnStatusAction, &text);
-  if (broken) tt_fail(e->err, TT_INTERNAL, "error: kernel %s became wrong LLVM IR: %s\n  at codegen/llvm/emit.c\n  fix: report this", kernels[0]->name, text);
+  if (broken) tt_fail(e->err, TT_INTERNAL, "error: kernel %s became wrong LLVM IR: %s\n  at codegen/llvm/emit.c\n  fix: report this", kernel->name, text);
 #endif
   if (text) LLVMDisposeMessage(text);
   return !broken;
@@ -111,142 +91,105 @@ static LLVMMemoryBufferRef generate(em *e, LLVMTargetMachineRef m, LLVMCodeGenFi
   return object;
 }
 
-/* The first undefined symbol of an object file, or NULL. */
-static const char *undefined_symbol(const char *data, size_t size) {
-  const Elf64_Ehdr *head = (const void *)data;
-  if (size < sizeof *head || head->e_shoff + (size_t)head->e_shnum * sizeof(Elf64_Shdr) > size) return "(not an ELF file)";
-  const Elf64_Shdr *sections = (const void *)(data + head->e_shoff);
-  for (int i = 0; i < head->e_shnum; i++) {
-    if (sections[i].sh_type != SHT_SYMTAB) continue;
-    const Elf64_Sym *symbols = (const void *)(data + sections[i].sh_offset);
-    const char *names = data + sections[sections[i].sh_link].sh_offset;
-    for (size_t j = 1; j < sections[i].sh_size / sizeof *symbols; j++)
-      if (symbols[j].st_shndx == SHN_UNDEF) return names + symbols[j].st_name;
-  }
-  return NULL;
-}
-
-/* ---- many modules on many threads */
+/* ---- many kernels on many threads */
 
 typedef struct {
-  cg_llvm_jit *jit;
+  cg_cpu cpu;                           /* by its name at LLVM */
   lp_kernel *const *kernels;
-  unsigned n, first, chunk;
-  atomic_uint next;
+  const int *order;                     /* the largest first */
+  int n;
+  cg_compiled *out;
+  cg_llvm_done *done; void *user;
+  pthread_mutex_t lock;                 /* of done */
+  atomic_int next;
   atomic_bool failed;
 } job;
 typedef struct { job *job; tt_error err; pthread_t thread; bool started; } worker;
 
-static void compile_chunk(job *j, LLVMTargetMachineRef m, unsigned begin, unsigned n, tt_error *err) {
+static double now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static bool compile_one(job *j, LLVMTargetMachineRef m, int i, tt_error *err) {
   em e;
-  char name[64];
-  snprintf(name, sizeof name, "tinytorch.%u", j->first + begin);
-  em_open(&e, &j->jit->cpu, name, err);
-  LLVMMemoryBufferRef object = build(&e, m, j->kernels + begin, n, j->first + begin) ? generate(&e, m, LLVMObjectFile) : NULL;
-  if (object && err->status != TT_OK) {
-    LLVMDisposeMemoryBuffer(object);
-  } else if (object) {
-    const char *symbol = undefined_symbol(LLVMGetBufferStart(object), LLVMGetBufferSize(object));
-    if (symbol) {
-      tt_fail(err, TT_INTERNAL, "error: the code of kernel %s calls %s\n  at codegen/llvm/jit.c\n  fix: kernels must be whole: report this",
-              j->kernels[begin]->name, symbol);
-      LLVMDisposeMemoryBuffer(object);
-    } else {
-      LLVMErrorRef bad = LLVMOrcLLJITAddObjectFile(j->jit->lljit, LLVMOrcLLJITGetMainJITDylib(j->jit->lljit), object);
-      if (bad) fail(err, bad, "adding an object");
-    }
-  }
+  cg_compiled *out = &j->out[i];
+  double start = now_ms();
+  em_open(&e, &j->cpu, "tinytorch", err);
+  bool ok = build(&e, m, j->kernels[i]);
+  double built = now_ms();
+  LLVMMemoryBufferRef object = ok ? generate(&e, m, LLVMObjectFile) : NULL;
+  ok = object && err->status == TT_OK && em_image(LLVMGetBufferStart(object), LLVMGetBufferSize(object), SYMBOL, j->kernels[i]->name, &out->image, err);
+  if (object) LLVMDisposeMemoryBuffer(object);
   em_close(&e);
+  out->emit_ms = built - start, out->code_ms = now_ms() - built;
+  if (!ok) return false;
+  pthread_mutex_lock(&j->lock);
+  bool go_on = !j->done || j->done(j->user, i);
+  pthread_mutex_unlock(&j->lock);
+  return go_on;
 }
 
 static void *work(void *arg) {
   worker *w = arg;
   job *j = w->job;
-  LLVMTargetMachineRef m = machine(&j->jit->cpu, &w->err);
-  while (m && !atomic_load(&j->failed) && w->err.status == TT_OK) {
-    unsigned begin = atomic_fetch_add(&j->next, j->chunk);
-    if (begin >= j->n) break;
-    compile_chunk(j, m, begin, j->n - begin < j->chunk ? j->n - begin : j->chunk, &w->err);
+  LLVMTargetMachineRef m = machine(&j->cpu, &w->err);
+  while (m && !atomic_load(&j->failed)) {
+    int i = atomic_fetch_add(&j->next, 1);
+    if (i >= j->n) break;
+    if (!compile_one(j, m, j->order[i], &w->err)) atomic_store(&j->failed, true);
   }
-  if (w->err.status != TT_OK) atomic_store(&j->failed, true);
-  if (m) LLVMDisposeTargetMachine(m);
+  if (!m) atomic_store(&j->failed, true);
+  else LLVMDisposeTargetMachine(m);
   return NULL;
 }
 
-/* Lines "start size name": a kernel ends where the next one begins, at most a page on when it is the last. */
-static void write_perf_map(rt_kernel *const *symbols, lp_kernel *const *kernels, int n) {
-  const char *want = getenv("TT_PERF");
-  char path[64];
-  if (!want || strcmp(want, "1")) return;
-  snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
-  FILE *f = fopen(path, "a");
-  if (!f) return;
-  for (int i = 0; i < n; i++) {
-    uintptr_t start = (uintptr_t)symbols[i], end = start + 4096;
-    for (int k = 0; k < n; k++)
-      if ((uintptr_t)symbols[k] > start && (uintptr_t)symbols[k] < end) end = (uintptr_t)symbols[k];
-    fprintf(f, "%lx %lx tt.%s\n", (unsigned long)start, (unsigned long)(end - start), kernels[i]->name);
-  }
-  fclose(f);
+/* The largest first, so that no thread is left with one at the end. */
+typedef struct { uint32_t size; int i; } sized;
+static int larger(const void *a, const void *b) {
+  const sized *x = a, *y = b;
+  return x->size != y->size ? (x->size < y->size ? 1 : -1) : x->i - y->i;
+}
+static int *order_of(lp_kernel *const *kernels, int n) {
+  sized *all = malloc((size_t)n * sizeof *all);
+  int *order = malloc((size_t)n * sizeof *order);
+  for (int i = 0; all && order && i < n; i++) all[i] = (sized){kernels[i]->n_exprs, i};
+  if (all && order) qsort(all, (size_t)n, sizeof *all, larger);
+  for (int i = 0; all && order && i < n; i++) order[i] = all[i].i;
+  free(all);
+  return order;
 }
 
-static tt_status compile(cg_llvm_jit *jit, lp_kernel *const *kernels, int n, int n_threads, rt_kernel **symbols, tt_error *err) {
-  enum { MAX_THREADS = 64, MAX_CHUNK = 8 };
+static tt_status compile(const cg_cpu *cpu, lp_kernel *const *kernels, int n, int n_threads, cg_compiled *out, cg_llvm_done *done, void *user, tt_error *err) {
+  enum { MAX_THREADS = 64 };
+  for (int i = 0; i < n; i++) out[i] = (cg_compiled){0};
   if (n <= 0) return TT_OK;
-  if (n_threads < 1) n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  pthread_once(&initialized, initialize);
   if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
   if (n_threads > n) n_threads = n;
   if (n_threads < 1) n_threads = 1;
-  unsigned chunk = (unsigned)((n + 2 * n_threads - 1) / (2 * n_threads));
-  job j = {.jit = jit, .kernels = kernels, .n = (unsigned)n, .first = jit->n_kernels, .chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk};
-  jit->n_kernels += (unsigned)n;
+  job j = {.kernels = kernels, .n = n, .out = out, .done = done, .user = user, .lock = PTHREAD_MUTEX_INITIALIZER};
+  char *name, *features;
+  int *order = order_of(kernels, n);
   worker *workers = calloc((size_t)n_threads, sizeof *workers);
-  if (!workers) return no_memory(err);
-  for (int i = 0; i < n_threads; i++) workers[i].job = &j;
-  for (int i = 1; i < n_threads; i++) workers[i].started = !pthread_create(&workers[i].thread, NULL, work, &workers[i]);
-  work(&workers[0]);
-  for (int i = 1; i < n_threads; i++)
-    if (workers[i].started) pthread_join(workers[i].thread, NULL);
   tt_status status = TT_OK;
-  for (int i = 0; i < n_threads && status == TT_OK; i++)
+  if (!resolve(cpu, &j.cpu, &name, &features) || !order || !workers) status = no_memory(err);
+  j.order = order;
+  for (int i = 0; status == TT_OK && i < n_threads; i++) {
+    workers[i].job = &j;
+    if (i) workers[i].started = !pthread_create(&workers[i].thread, NULL, work, &workers[i]);
+  }
+  if (status == TT_OK) work(&workers[0]);
+  for (int i = 1; workers && i < n_threads; i++)
+    if (workers[i].started) pthread_join(workers[i].thread, NULL);
+  for (int i = 0; status == TT_OK && i < n_threads; i++)
     if (workers[i].err.status != TT_OK) status = tt_fail(err, workers[i].err.status, "%s", workers[i].err.message);
-  free(workers);
-  for (int i = 0; i < n && status == TT_OK; i++) {
-    char name[32];
-    LLVMOrcExecutorAddress address = 0;
-    snprintf(name, sizeof name, "k%u", j.first + (unsigned)i);
-    LLVMErrorRef bad = LLVMOrcLLJITLookup(jit->lljit, &address, name);
-    if (bad) return fail(err, bad, "linking a kernel");
-    symbols[i] = (rt_kernel *)(uintptr_t)address;
-  }
-  if (status == TT_OK) write_perf_map(symbols, kernels, n);
+  if (status == TT_OK && atomic_load(&j.failed)) status = tt_fail(err, TT_INTERRUPTED, "error: compiling was interrupted\n  at %d kernels\n  fix: start again; what was compiled so far is in the cache", n);
+  free(workers), free(order);
+  drop(name, features);
+  for (int i = 0; status != TT_OK && i < n; i++) free(out[i].image.data), out[i] = (cg_compiled){0};
   return status;
-}
-
-/* ---- life */
-
-static void destroy(cg_llvm_jit *jit) {
-  if (!jit) return;
-  if (jit->lljit) LLVMConsumeError(LLVMOrcDisposeLLJIT(jit->lljit));
-  drop(jit->name, jit->features);
-  free(jit);
-}
-
-static cg_llvm_jit *create(const cg_cpu *cpu, tt_error *err) {
-  pthread_once(&initialized, initialize);
-  cg_llvm_jit *jit = calloc(1, sizeof *jit);
-  if (!jit || !resolve(cpu, &jit->cpu, &jit->name, &jit->features)) {
-    destroy(jit);
-    return no_memory(err), NULL;
-  }
-  LLVMErrorRef bad = LLVMOrcCreateLLJIT(&jit->lljit, LLVMOrcCreateLLJITBuilder());
-  if (bad) {
-    fail(err, bad, "starting LLVM's JIT");
-    jit->lljit = NULL;
-    destroy(jit);
-    return NULL;
-  }
-  return jit;
 }
 
 static char *text(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_error *err) {
@@ -257,8 +200,7 @@ static char *text(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_
   if (m) {
     em e;
     em_open(&e, &known, kernel->name, err);
-    lp_kernel *one = (lp_kernel *)kernel;
-    if (build(&e, m, &one, 1, 0)) {
+    if (build(&e, m, kernel)) {
       if (assembly) {
         LLVMMemoryBufferRef buffer = generate(&e, m, LLVMAssemblyFile);
         if (buffer) {
@@ -280,6 +222,6 @@ static char *text(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_
 }
 
 const cg_llvm_api *cg_llvm_module(void) {
-  static const cg_llvm_api api = {CG_LLVM_VERSION, create, compile, text, destroy};
+  static const cg_llvm_api api = {CG_LLVM_VERSION, compile, text};
   return &api;
 }

@@ -8,6 +8,7 @@
 
 #include <llvm-c/Core.h>
 
+#include "../../runtime/image.h"
 #include "../codegen.h"
 
 typedef LLVMValueRef em_val;
@@ -71,5 +72,8 @@ em_val em_branch_end(em *e, em_branch *branch, em_val changed, em_val otherwise)
 typedef struct { LLVMBasicBlockRef from, into, after; em_val moved, counter; } em_repeat;
 em_repeat em_repeat_begin(em *e);
 void em_repeat_end(em *e, em_repeat *repeat, int count, const em_val *phi, const em_val *start, const em_val *next, int n);
+
+/* object.c: the image of an object file's one kernel, the function `symbol`. */
+bool em_image(const char *object, size_t size, const char *symbol, const char *kernel, rt_image *image, tt_error *err);
 
 #endif

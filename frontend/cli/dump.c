@@ -4,6 +4,7 @@
 
 #include "dot.h"
 #include "options.h"
+#include "watch.h"
 
 const cli_option cli_dump_options[] = {
   {"stage", "NAME", "trace, a pass of the pipeline, loops, llvm or asm (default trace)"},
@@ -15,13 +16,9 @@ const cli_option cli_dump_options[] = {
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
   CLI_CPU, CLI_SKIP,
   {"output", "FILE", "instead of standard output"},
-  {"time-passes", NULL, "on stderr: milliseconds of each pass"},
+  CLI_TIME_PASSES,
   {NULL, NULL, NULL},
 };
-
-static void print_time(void *user, const char *pass, const ir_graph *g, double milliseconds) {
-  if (user) fprintf(stderr, "%8.2f ms  %-10s %5u rows\n", milliseconds, pass, g->n_nodes);
-}
 
 /* trace, the passes, and codegen's stages behind them. */
 static bool stage_known(const cli_args *a) {
@@ -53,6 +50,7 @@ int cli_dump(const cli_args *a) {
   }
   tt_shape shape = TT_SHAPE(batch, channels, height, width);
   bool train = cli_has(a, "train");
+  cli_watch watch = cli_watch_new(a);
   cg_cpu cpu;
   if (cg_cpu_get(cli_get(a, "cpu", NULL), &cpu, &err)) return cli_fail(&err);
   tt_model *m = cli_model_new(a, info, &arg, &err);
@@ -63,9 +61,9 @@ int cli_dump(const cli_args *a) {
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
     const ir_graph *shown = g;
-    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, print_time, cli_has(a, "time-passes") ? &err : NULL, &err) == TT_OK) shown = out;
+    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
     if (!err.status) {
-      text = machine ? cg_dump(shown, stage, &cpu, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
+      text = machine ? cg_dump(shown, stage, &cpu, watch.times ? cli_watch_kernel : NULL, &watch, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
       if (text && strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);
       else if (text) cli_write(output, text, &err);
       else if (!err.status) tt_fail(&err, TT_NO_MEMORY, "error: no memory for the text\n  at stage %s\n  fix: free memory, or take a smaller batch", stage);

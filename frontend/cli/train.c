@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "options.h"
+#include "watch.h"
 
 const cli_option cli_train_options[] = {
   CLI_DATA,
@@ -30,6 +31,7 @@ const cli_option cli_train_options[] = {
   {"checkpoint-every", "N", "steps (default: each epoch)"},
   {"resume", NULL, "go on from the checkpoint, to the same bits"},
   {"quiet", NULL, "no progress"},
+  CLI_TIME_PASSES,
   {NULL, NULL, NULL},
 };
 
@@ -120,19 +122,20 @@ int cli_train(const cli_args *a) {
   if (m) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */
     sigaction(SIGINT, &action, &before);
+    cli_watch watch = cli_watch_new(a);
     tt_train_options o = {
       .train = train, .test = test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
       .clip_norm = clip, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
-      .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted};
+      .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
     tt_status status = tt_train(m, &o, &result, &err);
     sigaction(SIGINT, &before, NULL);
     cli_warnings(m);
     if (status == TT_OK)
       printf("%s: %lld steps in %.1f s (%.0f images/s), loss %.4f, test accuracy %.2f%%\n", info->name, (long long)result.steps, result.seconds,
              result.samples_per_second, result.loss, 100 * result.test_accuracy);
-    if ((status == TT_OK || status == TT_INTERRUPTED) && save) {
+    if ((status == TT_OK || (status == TT_INTERRUPTED && result.steps > 0)) && save) {      /* while compiling, nothing has been trained */
       tt_error save_err = {0};
       if (tt_model_save(m, save, &save_err) != TT_OK) err = save_err;
     }

@@ -1,6 +1,6 @@
 /* emit_test.c: machine code against the evaluator of the loop language (lp_eval), on kernels built by hand and at random, for every
  * element type, level of CPU and vector length. Buffers end at a page that cannot be touched. That objects have no undefined
- * symbols is checked by the compiler itself (jit.c); here it is enough that every op compiles. */
+ * symbols is checked by the compiler itself (object.c); here it is enough that every op compiles. */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <dlfcn.h>
@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "codegen/codegen.h"
+#include "compiled.h"
 
 static const cg_llvm_api *api(void) {
   void *module = dlopen(TT_BINARY_DIR "/lib/libtinytorch_llvm.so", RTLD_NOW | RTLD_LOCAL);
@@ -84,10 +84,9 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
       }
       continue;
     }
-    cg_llvm_jit *jit = a->create(&cpu, &err);
-    cr_assert(jit, "%s", err.message);
     rt_kernel **code = calloc((size_t)n, sizeof *code);
-    cr_assert(a->compile(jit, ks, n, 2, code, &err) == TT_OK, "%s: %s", levels[l], err.message);
+    rt_code *loaded = compiled(a, &cpu, ks, n, code, &err);
+    cr_assert(loaded, "%s: %s", levels[l], err.message);
     for (int i = 0; i < n; i++) {
       const lp_kernel *k = ks[i];
       area got[16], want[16];
@@ -129,7 +128,7 @@ static void check(lp_kernel *const *ks, int n, const double *limits) {
       free(scratch);
     }
     free(code);
-    a->destroy(jit);
+    rt_code_free(loaded);
   }
 }
 

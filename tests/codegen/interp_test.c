@@ -291,7 +291,7 @@ Test(jit, equal_kernels_are_one) {
     cg_cpu cpu;
     err.status = TT_OK;
     cr_assert_eq(cg_cpu_get("x86-64-v2", &cpu, &err), TT_OK);
-    char *dump = cg_dump(fused, *stage, &cpu, &err);
+    char *dump = cg_dump(fused, *stage, &cpu, NULL, NULL, &err);
     cr_assert_not_null(dump, "%s", err.message);
     cr_expect(strstr(dump, fused->kernels[ir_at(fused, fused->outputs[0].value)->region].name));
     free(dump);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codegen/codegen.h"
+#include "compiled.h"
 
 static long double sigmoid(long double x) { return x < 0 ? expl(x) / (1 + expl(x)) : 1 / (1 + expl(-x)); }
 static long double rsqrt(long double x) { return 1 / sqrtl(x); }
@@ -89,8 +89,8 @@ static void measure(tt_dtype t) {
     lp_kernel *ks[2 * N_ROWS];
     rt_kernel *code[2 * N_ROWS];
     for (int r = 0; r < N_ROWS; r++) ks[2 * r] = make(&rows[r], t, N, 32), ks[2 * r + 1] = make(&rows[r], t, N, 1);
-    cg_llvm_jit *jit = api->create(&cpu, &err);
-    cr_assert(jit && api->compile(jit, ks, 2 * N_ROWS, 2, code, &err) == TT_OK, "%s", err.message);
+    rt_code *loaded = compiled(api, &cpu, ks, 2 * N_ROWS, code, &err);
+    cr_assert(loaded, "%s", err.message);
     for (int r = 0; r < N_ROWS; r++) {
       double worst = 0, worst_x = 0, worst_y = 0, worst_got = 0;
       for (int64_t done = 0; done < total; done += N) {
@@ -110,7 +110,7 @@ static void measure(tt_dtype t) {
       if (show) printf("%-10s %-4s %-8s %.3f ulp at %.17g %.17g: %.17g\n", levels[l], tt_dtype_name(t), ir_ops[rows[r].op].name, worst, worst_x, worst_y, worst_got);
       cr_expect(worst <= rows[r].limit[wide], "%s %s %s: %g ulp at x=%.17g y=%.17g: %.17g", levels[l], tt_dtype_name(t), ir_ops[rows[r].op].name, worst, worst_x, worst_y, worst_got);
     }
-    api->destroy(jit);
+    rt_code_free(loaded);
     for (int r = 0; r < 2 * N_ROWS; r++) lp_free(ks[r]);
   }
 }
