@@ -55,10 +55,12 @@ typedef enum {
   LS_IF,       /* guard, body: scalar condition */
 } ls_kind;
 
+enum { LP_STREAM = 1, LP_CHECK = 2 };
 typedef struct lp_stmt lp_stmt;
 struct lp_stmt {
   uint8_t kind;
   uint8_t unroll;
+  uint8_t stream;                 /* LS_STORE: past the caches where whole aligned vectors are stored; LP_CHECK: if the buffer is aligned */
   uint16_t op;
   int32_t var;                    /* LS_FOR */
   int32_t lanes;
@@ -116,6 +118,7 @@ lp_stmt *lp_append(lp_kernel *k, lp_cursor *at, ls_kind kind);
 lp_stmt *lp_for(lp_kernel *k, lp_cursor *at, int var, int64_t begin, int64_t end, int lanes, lp_cursor *inside);
 lp_ref lp_rebuild(lp_kernel *k, lp_ref e, const lp_ref a[3]);          /* e with other operands */
 lp_ref lp_subst(lp_kernel *k, lp_ref e, int var, lp_ref with);
+void lp_replace(lp_kernel *k, lp_ref *values, int n, const lp_ref *from, const lp_ref *to, int n_from);   /* each from[i] in values becomes to[i] */
 void lp_unroll(lp_kernel *k);                                          /* expands every loop marked unroll */
 char *lp_print(const lp_kernel *k);                                    /* malloc'ed */
 bool lp_check(const lp_kernel *k, tt_error *err);                      /* types, scopes, bounds of locals */

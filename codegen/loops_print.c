@@ -174,7 +174,7 @@ static void print_list(printer *p, const lp_stmt *s) {
       else put(p, " %s= ", ir_ops[s->op].name);
       break;
     case LS_STORE:
-      put(p, "store b%d[", s->buffer);
+      put(p, "%sstore b%d[", s->stream == LP_CHECK ? "stream? " : s->stream ? "stream " : "", s->buffer);
       print_expr(p, s->index, 0, 0);
       put(p, "] = ");
       break;

@@ -42,6 +42,15 @@ lp_ref lp_subst(lp_kernel *k, lp_ref e, int var, lp_ref with) {
   return r;
 }
 
+void lp_replace(lp_kernel *k, lp_ref *values, int n, const lp_ref *from, const lp_ref *to, int n_from) {
+  rewrite w;
+  if (!n_from || !rewrite_start(&w, k, -1, 0)) return;
+  for (int i = 0; i < n_from; i++)
+    if (from[i] < w.n) w.memo[from[i]] = to[i];
+  for (int i = 0; i < n; i++) values[i] = rewrite_expr(&w, values[i]);
+  free(w.memo);
+}
+
 static void number_locals(rewrite *w, const lp_stmt *s) {
   for (; s; s = s->next) {
     if (s->kind == LS_LOCAL) {

@@ -72,6 +72,7 @@ void nest_sizes(loop_nest *ln);                               /* how much a task
 bool nest_choose(loop_nest *ln);                              /* joins axes, and chooses which group is vectorized */
 bool nest_keep(loop_nest *ln);                                /* which rows are kept in scratch from one stage to the next */
 lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value);
+uint8_t nest_streams(const loop_nest *ln, ir_ref r);         /* lower_stream.c: lp_stmt.stream of stores of result r */
 /* What a special core reads and where it writes, at ln->at, for choosing loops: at most 4 of each. */
 void nest_special_roots(loop_nest *ln, lp_ref *roots, int *n_roots, lp_ref *stores, int *n_stores);
 

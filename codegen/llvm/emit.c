@@ -191,6 +191,19 @@ static void masked_store(em *e, tt_dtype t, em_val v, em_val pointer, em_val mas
 
 static void store_at(em *e, tt_dtype t, em_val v, em_val pointer) { LLVMSetAlignment(LLVMBuildStore(e->b, v, pointer), (unsigned)tt_dtype_size(t)); }
 
+/* Past the caches, where whole lines (of 64 bytes) are stored, or parts of one after another, and stand aligned. */
+static bool store_streamed(em *e, const lp_stmt *x, em_val v, em_val pointer) {
+  em_kernel *s = e->kernel;
+  int64_t bytes = s->width * (int64_t)tt_dtype_size(s->k->buffers[x->buffer].dtype), aligned = em_multiple(e, x->index) * (int64_t)tt_dtype_size(s->k->buffers[x->buffer].dtype);
+  if (!x->stream || (x->stream == LP_CHECK && !s->checked) || bytes % 64 || aligned < 64) return false;
+  em_val store = LLVMBuildStore(e->b, v, pointer), one = em_int(e->i32, 1);
+  LLVMSetAlignment(store, 64);
+  LLVMMetadataRef node = LLVMValueAsMetadata(one);
+  LLVMSetMetadata(store, LLVMGetMDKindIDInContext(e->context, "nontemporal", 11), LLVMMetadataAsValue(e->context, LLVMMDNodeInContext2(e->context, &node, 1)));
+  s->streamed = true;
+  return true;
+}
+
 static void store_value(em *e, const lp_stmt *x) {
   em_kernel *s = e->kernel;
   const lp_buffer *f = &s->k->buffers[x->buffer];
@@ -208,7 +221,7 @@ static void store_value(em *e, const lp_stmt *x) {
   if (is_affine && stride == 1) {
     em_val p = em_address(e, x->buffer, em_lane0(e, x->index));
     if (mask) masked_store(e, t, v, p, mask, false);
-    else store_at(e, t, v, p);
+    else if (!store_streamed(e, x, v, p)) store_at(e, t, v, p);
     return;
   }
   if (s->mask) {      /* in lane order, by the instruction's definition */
@@ -347,6 +360,23 @@ static void attributes(em *e) {
   add_attribute(e, "prefer-vector-width", e->cpu->vector_bytes >= 64 ? "512" : e->cpu->vector_bytes >= 32 ? "256" : "128");
 }
 
+/* The addresses of all buffers that streams are checked for, or-ed. */
+static void find_checked(em *e, const lp_stmt *x, em_val *addresses) {
+  for (; x; x = x->next) {
+    if (x->kind == LS_STORE && x->stream == LP_CHECK) {
+      em_val address = LLVMBuildPtrToInt(e->b, e->kernel->pointers[x->buffer], e->i64, "");
+      *addresses = *addresses ? LLVMBuildOr(e->b, *addresses, address, "") : address;
+    }
+    find_checked(e, x->body, addresses);
+  }
+}
+
+/* Streamed stores are seen by other threads in no order until a fence. */
+static void fence(em *e) {
+  unsigned id = LLVMLookupIntrinsicID("llvm.x86.sse.sfence", 19);
+  LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->context, id, NULL, 0), LLVMGetIntrinsicDeclaration(e->module, id, NULL, 0), NULL, 0, "");
+}
+
 static void body(em *e, const lp_kernel *k) {
   em_kernel *s = e->kernel;
   em_val args = LLVMGetParam(e->function, 0), begin = LLVMGetParam(e->function, 1), end = LLVMGetParam(e->function, 2);
@@ -373,13 +403,33 @@ static void body(em *e, const lp_kernel *k) {
   em_changes c;
   if (!find_changes(e, k->body, &c)) return;
   s->var_multiple[0] = 1;
-  if (k->tasks == 1) {
-    s->vars[0] = em_int(e->i64, 0);
-    statements(e, k->body);
-  } else {
-    loop(e, 0, begin, end, 1, k->body, &c);
+  em_val unaligned = NULL;
+  find_checked(e, k->body, &unaligned);
+  LLVMBasicBlockRef ways[2] = {NULL, NULL};
+  em_val pre = NULL;
+  if (unaligned) {                                          /* all twice: with streams and without */
+    em_val low = LLVMBuildAnd(e->b, unaligned, em_int(e->i64, 63), "");
+    ways[0] = em_block(e), ways[1] = em_block(e);
+    pre = LLVMBuildCondBr(e->b, LLVMBuildICmp(e->b, LLVMIntEQ, low, em_int(e->i64, 0), ""), ways[0], ways[1]);
   }
-  if (!s->failed) LLVMBuildBr(e->b, done);
+  for (int way = 0; way < (unaligned ? 2 : 1) && !s->failed; way++) {
+    s->checked = unaligned && way == 0;
+    s->streamed = false;
+    if (pre) {
+      LLVMPositionBuilderAtEnd(e->b, ways[way]);
+      em_push(e, (em_scope){.pre = pre});
+    }
+    if (k->tasks == 1) {
+      s->vars[0] = em_int(e->i64, 0);
+      statements(e, k->body);
+    } else {
+      loop(e, 0, begin, end, 1, k->body, &c);
+    }
+    if (pre) em_pop(e);
+    if (s->failed) return;
+    if (s->streamed) fence(e);
+    LLVMBuildBr(e->b, done);
+  }
 }
 
 bool em_function(em *e, const lp_kernel *k, const char *symbol) {

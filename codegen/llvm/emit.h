@@ -34,6 +34,7 @@ struct em_kernel {
   int64_t vector_step;
   em_val guard, mask;                /* conditions around the present expression: i1, and one a lane; NULL: none */
   em_val at;                         /* building before this branch; NULL: at the end of the code */
+  bool checked, streamed;            /* buffers of LP_CHECK are aligned here; some store went past the caches */
   lp_block *blocks;                  /* memory */
   bool failed;
 };
@@ -52,6 +53,7 @@ void em_touch_local(em *e, int64_t local);                       /* it changes: 
 void em_touch_buffer(em *e, int64_t buffer);
 bool em_is_vector(em *e, lp_ref r);
 bool em_affine(em *e, lp_ref r, int64_t *coefficient);           /* r = coefficient * lane + what is the same in all lanes? */
+int64_t em_multiple(em *e, lp_ref r);                            /* a power of two, at most 64, that divides lane 0 of r */
 em_val em_value(em *e, lp_ref r);                                /* in its natural form: scalar unless something in it is a vector */
 em_val em_wide(em *e, lp_ref r);                                 /* in as many lanes as the loop has */
 em_val em_lane0(em *e, lp_ref r);                                /* of an affine r: as it is in lane 0 */

@@ -169,13 +169,12 @@ bool em_affine(em *e, lp_ref r, int64_t *coefficient) {
   return *coefficient = x->op == IR_add ? a + b : a - b, true;
 }
 
-/* A power of two, at most 64, that divides lane 0 of r. */
-static int64_t multiple_of(em *e, lp_ref r) {
+int64_t em_multiple(em *e, lp_ref r) {
   const lp_expr *x = em_expr(e, r);
   if (x->kind == LX_CONST) return x->imm & 63 ? x->imm & -x->imm : 64;
   if (x->kind == LX_VAR) return e->kernel->var_multiple[x->imm];
   if (x->kind != LX_OP || x->dtype != TT_I64 || (x->op != IR_add && x->op != IR_sub && x->op != IR_mul)) return 1;
-  int64_t a = multiple_of(e, x->a[0]), b = multiple_of(e, x->a[1]), r2 = x->op == IR_mul ? a * b : a < b ? a : b;
+  int64_t a = em_multiple(e, x->a[0]), b = em_multiple(e, x->a[1]), r2 = x->op == IR_mul ? a * b : a < b ? a : b;
   return r2 > 64 ? 64 : r2;
 }
 
@@ -378,7 +377,7 @@ static em_val random_words(em *e, const lp_expr *x) {
   int64_t stride = 0;
   int n = s->width / 16;
   if (em_is_vector(e, x->a[2]) && (s->width == 16 || s->width == 32 || s->width == 64) && em_affine(e, x->a[2], &stride) && stride == 1 &&
-      multiple_of(e, x->a[2]) % s->width == 0)
+      em_multiple(e, x->a[2]) % s->width == 0)
     return em_philox_block(e, seed, step, em_lane0(e, x->a[2]), (uint32_t)x->imm, n);
   return em_philox(e, seed, step, em_value(e, x->a[2]), (uint32_t)x->imm);
 }

@@ -317,7 +317,7 @@ static void make_body(maker *m, lp_cursor *at, int depth, int budget) {
         int64_t size = 1;
         for (int v = m->n_open - 1; v > 0; v--, size *= 20) i2 = lp_add(k, lp_mul(k, lp_var(k, m->open[v]), size), i2);
         i2 = lp_add(k, lp_mul(k, lp_var(k, 0), SITE * MAX_SITES * 20), lp_add(k, i2, lp_int(k, m->sites * SITE * 20)));
-        emit_store(k, at, m->out, i2, expression(m, 3), below(3) ? 0 : guard_of(m));
+        emit_store(k, at, m->out, i2, expression(m, 3), below(3) ? 0 : guard_of(m))->stream = below(2) ? LP_CHECK : 0;
         m->sites++;
       }
       break;
@@ -430,6 +430,31 @@ Test(emit, random_numbers) {
       emit_store(k, &inside, out, i, lp_philox(k, lp_load(k, seed, zero, 0, 0), lp_load(k, step, zero, 0, 0), i, 5 + row), 0);
       ks[n++] = k;
     }
+  check_all(ks, n, NULL);
+}
+
+/* Stores past the caches: into aligned buffers and others, of whole lines and of rows that end within one. */
+Test(emit, streams) {
+  static const int64_t rows[] = {64, 160, 37, 48, 1000};
+  lp_kernel *ks[50];
+  int n = 0;
+  for (int l = 0; l < 5; l++)
+    for (int row = 0; row < 5; row++)
+      for (tt_dtype t = TT_F32; t <= TT_F64; t = (tt_dtype)(t + TT_F64 - TT_F32)) {
+        lp_kernel *k = lp_new("stream", 4);
+        int x = lp_buffer_add(k, "x", t, 4 * rows[row], false, false), out = lp_buffer_add(k, "out", t, 4 * rows[row], true, false), j = lp_var_add(k, "j", rows[row]);
+        lp_cursor at = {&k->body}, inside;
+        lp_for(k, &at, j, 0, rows[row], lane_counts[l], &inside);
+        lp_ref i = lp_add(k, lp_mul(k, lp_var(k, 0), rows[row]), lp_var(k, j)), v = lp_load(k, x, i, 0, 0);
+        emit_store(k, &inside, out, i, lp_op(k, IR_add, t, v, v, 0), 0)->stream = LP_CHECK;
+        ks[n++] = k;
+      }
+  cg_cpu cpu;
+  tt_error err = {0};
+  cr_assert_eq(cg_cpu_get("x86-64-v2", &cpu, &err), TT_OK);
+  char *text = api()->text(&cpu, ks[2 * 5 * 2], true, &err);      /* 16 lanes, rows of 64 */
+  cr_assert(text && strstr(text, "movnt") && strstr(text, "sfence"), "%s", text ? text : err.message);
+  free(text);
   check_all(ks, n, NULL);
 }
 

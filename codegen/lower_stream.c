@@ -1,0 +1,58 @@
+/* lower_stream.c: which results of a loop kernel go to memory past the caches. A plain store first reads the line that it writes; where the
+ * line will have left the caches before anybody reads it, that read and the later write are both for nothing (measured: 1.6 times
+ * faster copies from 16 MiB on, and half the speed where the result would still have been in L3). So what counts is how much memory is
+ * touched from this kernel to the first that reads the result; a result that nobody reads (an output) waits for a whole run.
+ *
+ * A result written over what is in the caches anyway (in place) is never streamed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lower_loop.h"
+
+enum { L3_SHARE = 16 << 20, LEAST = 1 << 20 };      /* what of L3 is ours beside the other users of a machine; small results are not looked at */
+
+static int64_t bytes_of(const ir_graph *g, ir_ref r) {
+  tt_shape s = ir_shape(g, r);
+  return tt_shape_count(&s) * (int64_t)tt_dtype_size(ir_at(g, r)->dtype);
+}
+
+/* Bytes that kernels touch from row `from` on until one that reads r is done, or to the end. A buffer counts once a kernel. */
+static int64_t touched(const ir_graph *g, ir_ref from, ir_ref r, int64_t enough) {
+  uint32_t *counted = calloc(g->n_nodes, sizeof *counted), reader = 0;      /* by row: the kernel that it was last counted for */
+  int64_t bytes = 0;
+  for (ir_ref u = from; counted && u < g->n_nodes && bytes < enough; u++) {
+    const ir_node *n = ir_at(g, u);
+    if (!n->region) continue;
+    if (reader && n->region != reader) break;
+    for (uint32_t i = 0; i < n->n_args; i++) {
+      ir_ref a = n->args[i];
+      if (ir_at(g, a)->region == n->region) continue;
+      if (a == r) reader = n->region;
+      if (counted[a] != n->region) bytes += bytes_of(g, a);
+      counted[a] = n->region;
+    }
+  }
+  free(counted);
+  return bytes;
+}
+
+uint8_t nest_streams(const loop_nest *ln, ir_ref r) {
+  const ir_graph *g = ln->g;
+  int64_t share = ln->lx->cpu->l3 / 2 < L3_SHARE ? ln->lx->cpu->l3 / 2 : L3_SHARE, own = bytes_of(g, r);
+  uint32_t n;
+  static const char *const names[2] = {"inplace", "reuse"};
+  if (own < LEAST || ln->core) return 0;
+  for (int i = 0; i < 2; i++) {
+    const int64_t *v = ir_kernel_get(g, ln->lx->region, names[i], &n);
+    for (uint32_t j = 0; v && j + 1 < n; j += 2)
+      if (v[j] == (int64_t)r) return 0;
+  }
+  bool output = false, read = false;
+  for (uint32_t i = 0; i < g->n_outputs; i++) output |= g->outputs[i].value == r;
+  for (uint32_t i = 0; i < g->n_effects; i++) output |= ir_at(g, g->effects[i])->args[1] == r;
+  for (ir_ref u = lower_last(ln->lx) + 1; u < g->n_nodes && !read; u++)
+    for (uint32_t i = 0; i < ir_at(g, u)->n_args; i++) read |= ir_at(g, u)->args[i] == r && ir_at(g, u)->region;
+  int64_t bytes = own + touched(g, read ? lower_first(ln->lx) : 1, r, share);
+  if (bytes < share) return 0;
+  return output ? LP_CHECK : LP_STREAM;       /* what the user binds may stand anywhere */
+}
