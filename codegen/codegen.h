@@ -43,6 +43,9 @@ bool cg_program_step(cg_program *c, const cg_step *s);
 tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);
 void cg_program_free(cg_program *c);                   /* one that is not finished; NULL is fine */
 
+/* shares.c: bytes[i] of argument i: task t touches only bytes t*bytes[i] .. (t+1)*bytes[i]-1 of it; 0: not known. */
+void cg_task_bytes(lp_kernel *k, int64_t *bytes);
+
 /* A kernel is ready: the done-th of total. milliseconds: lowering, LLVM IR, machine code; cached: its code was in the cache. */
 typedef void cg_kernel_watch(void *user, const char *name, int done, int total, const double milliseconds[3], bool cached);
 typedef void cg_warn(void *user, const char *text);

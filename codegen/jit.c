@@ -37,9 +37,11 @@ static tt_status program_of(job *j, rt_kernel *const *symbols, rt_code *code, rt
     ir_ref row;
     if (ks->which[i] == CG_CALL) { ok = call_step(j, c, i); continue; }
     if (ks->which[i] == CG_BLAS) { ok = cg_blas_wants(j->g, ks->regions[i], &row) && cg_blas_step(j->g, ks->regions[i], row, c); continue; }
-    const lp_kernel *k = ks->kernels[ks->which[i]].loops;
+    lp_kernel *k = ks->kernels[ks->which[i]].loops;
+    int64_t task_bytes[CG_MAX_ARGUMENTS] = {0};
+    cg_task_bytes(k, task_bytes);
     if (lp_scratch_bytes(k) > scratch) scratch = lp_scratch_bytes(k);
-    ok = cg_program_step(c, &(cg_step){.run = symbols[ks->which[i]], .context = &rt_function_table, .name = j->g->kernels[ks->regions[i]].name, .region = ks->regions[i], .args = ks->rows[i], .n_args = ks->n_rows[i], .tasks = k->tasks});
+    ok = cg_program_step(c, &(cg_step){.run = symbols[ks->which[i]], .context = &rt_function_table, .name = j->g->kernels[ks->regions[i]].name, .region = ks->regions[i], .args = ks->rows[i], .task_bytes = task_bytes, .n_args = ks->n_rows[i], .tasks = k->tasks});
   }
   if (ok) return cg_program_finish(c, scratch, code, free_code, p);
   cg_program_free(c);

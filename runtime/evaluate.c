@@ -59,14 +59,14 @@ static double sample_loss(const tt_tensor *logits, int64_t i, int64_t label, boo
 
 tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err) {
   double sum = 0;
-  const rt_program *p = rt_instance_program(e->run);
+  int x = rt_slot_find(rt_instance_program(e->run), "x"), y = rt_slot_find(rt_instance_program(e->run), "y");
   *r = (tt_eval_result){0};
   tt_loader_seek(e->loader, 0, 0);
   for (int64_t b = 0; b < tt_loader_batches(e->loader); b++) {
     tt_batch batch;
     tt_status status = tt_loader_next(e->loader, &batch, err);
-    if (status == TT_OK && rt_slot_find(p, "x") >= 0) status = rt_bind(e->run, "x", batch.x, err);
-    if (status == TT_OK && rt_slot_find(p, "y") >= 0) status = rt_bind(e->run, "y", batch.y, err);
+    if (status == TT_OK && x >= 0) status = rt_bind_slot(e->run, x, batch.x, err);
+    if (status == TT_OK && y >= 0) status = rt_bind_slot(e->run, y, batch.y, err);
     if (status == TT_OK) status = rt_run(e->run, err);
     if (status != TT_OK) return status;
     const int32_t *labels = tt_tensor_data(batch.y);

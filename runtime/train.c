@@ -25,6 +25,7 @@ typedef struct {
   rt_evaluator *eval;
   tt_loader *loader;
   rt_log *log;
+  int x, y;                                              /* slots of the batch; -1: not read */
   tt_tensor *loss, *correct, *lr, *step_number, *seed;   /* NULL: the program has none; loss and correct are the instance's */
   rt_position at;
   tt_fit_result *r;
@@ -45,11 +46,10 @@ static bool finished(const fit *f) { return f->at.epoch >= f->o->epochs || (f->o
 
 /* One step of training on the batch at f->at; *loss is its loss. */
 static tt_status run_step(fit *f, double *loss) {
-  const rt_program *p = f->o->step;
   tt_batch b;
   tt_status status = tt_loader_next(f->loader, &b, f->err);
-  if (status == TT_OK && rt_slot_find(p, "x") >= 0) status = rt_bind(f->step, "x", b.x, f->err);
-  if (status == TT_OK && rt_slot_find(p, "y") >= 0) status = rt_bind(f->step, "y", b.y, f->err);
+  if (status == TT_OK && f->x >= 0) status = rt_bind_slot(f->step, f->x, b.x, f->err);
+  if (status == TT_OK && f->y >= 0) status = rt_bind_slot(f->step, f->y, b.y, f->err);
   if (status != TT_OK) return status;
   if (f->lr) *(double *)tt_tensor_data(f->lr) = tt_schedule_at(&f->o->schedule, f->at.step);
   if (f->step_number) *(int64_t *)tt_tensor_data(f->step_number) = f->at.step;
@@ -246,6 +246,7 @@ static tt_status prepare(fit *f) {
     f->saved_step = f->at.step;
   }
   if (!(f->step = rt_instance_new(o->step, o->team, f->err)) || rt_params_bind(o->params, f->step, f->err) != TT_OK || check_outputs(f) != TT_OK) return f->err->status;
+  f->x = rt_slot_find(o->step, "x"), f->y = rt_slot_find(o->step, "y");
   if (!scalar(f, "lr", TT_F64, &f->lr) || !scalar(f, "step", TT_I64, &f->step_number) || !scalar(f, "seed", TT_U64, &f->seed) || !make_snapshot(f)) return f->err->status;
   if (!(f->loader = tt_loader_new(o->train, &o->loader, f->err))) return f->err->status;
   if (f->at.batch >= tt_loader_batches(f->loader)) return tt_fail(f->err, TT_FORMAT, "error: the checkpoint stands at batch %" PRId64 ", an epoch has %" PRId64 "\n  at %s\n  fix: resume with the same data and batch size", f->at.batch, tt_loader_batches(f->loader), o->checkpoint);
