@@ -183,19 +183,25 @@ static ir_ref decompose_max_pool(ir_graph *g, const ir_node *n) {
   return x ? ir_reduce(g, IR_amax, x, axes, window_axes(g, x, axes), false) : 0;
 }
 
+/* The first place of a window where its maximum stands, or its first NaN, comes from the same pass as the maximum: the least number
+ * of an element that equals it. Numbers have the type of x while they are compared, and are kept in a byte. */
 ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref arg, const ir_node *n) {
   int axes[3], dims[TT_MAX_RANK];
   ir_ref x = windows(g, arg, n, lowest(g, arg));
   if (!x) return 0;
   int D = window_axes(g, x, axes);
-  tt_shape s = ir_shape(g, x), flat = {.rank = 3 + D}, window = {.rank = D}, all = {.rank = 1, .dim = {1}};
-  for (int i = 0; i < 2 + D; i++) flat.dim[i] = s.dim[i], dims[i] = i;
+  tt_shape s = ir_shape(g, x), window = {.rank = D}, all = {.rank = 1, .dim = {1}};
+  for (int i = 0; i < 2 + D; i++) dims[i] = i;
   for (int i = 0; i < D; i++) window.dim[i] = s.dim[2 + D + i], all.dim[0] *= window.dim[i];
-  flat.dim[2 + D] = all.dim[0];
-  ir_ref best = ir_cast(g, ir_arg(g, IR_argmax, ir_reshape(g, x, flat), -1), TT_I32);          /* [N,C,*OD] */
-  ir_ref number = ir_broadcast(g, ir_reshape(g, ir_iota(g, TT_I32, all, 0), window), s, axes);  /* of an element in its window */
-  ir_ref chosen = ir_select(g, ir_ew2(g, IR_eq, number, ir_broadcast(g, best, s, dims)), x, ir_like(g, x, 0));
-  return ir_reduce(g, IR_sum, chosen, axes, D, false);
+  tt_dtype type = (tt_dtype)ir_at(g, arg)->dtype, number = type == TT_F32 || type == TT_F64 ? type : TT_I32, kept = all.dim[0] < 127 ? TT_I8 : TT_I32;
+  ir_ref each = ir_broadcast(g, ir_reshape(g, ir_iota(g, number, all, 0), window), s, axes);     /* the number of an element in its window */
+  ir_ref kept_each = ir_broadcast(g, ir_reshape(g, ir_iota(g, kept, all, 0), window), s, axes);
+  ir_ref best = ir_broadcast(g, ir_reduce(g, IR_amax, x, axes, D, false), s, dims);
+  ir_ref hit = ir_ew2(g, IR_eq, x, best);
+  if (tt_dtype_in(type, TT_REAL)) hit = ir_ew2(g, IR_or, hit, ir_ew2(g, IR_ne, x, x));
+  ir_ref first = ir_reduce(g, IR_amin, ir_select(g, hit, each, ir_like(g, each, (double)all.dim[0])), axes, D, false);
+  ir_ref is_first = ir_ew2(g, IR_eq, kept_each, ir_broadcast(g, ir_cast(g, first, kept), s, dims));
+  return ir_reduce(g, IR_sum, ir_select(g, is_first, x, ir_like(g, x, 0)), axes, D, false);
 }
 
 /* Elements of x in each window, [*OD], as numbers of x's type. */

@@ -9,7 +9,7 @@
  *                                                }
  *
  * 1. Each row is solid or not. A row that is not is made again by everyone who reads it: movement (index arithmetic), and cheap
- *    elementwise rows on values that are in memory anyway, when they are read about once by each reader. What has to be a buffer is solid:
+ *    elementwise rows on values that are in memory anyway or are smaller, when they are read about once by each reader. What has to be a buffer is solid:
  *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's result, which
  *    says how it is stored.
  * 2. Each solid row starts as a group. Reductions of one value join, then groups along reads: first where the value read then need not exist in memory, then where it
@@ -54,6 +54,8 @@ static double count(const ir_graph *g, ir_ref r) {
   return (double)tt_shape_count(&s);
 }
 
+static double bytes(const ir_graph *g, ir_ref r) { return count(g, r) * (double)tt_dtype_size((tt_dtype)ir_at(g, r)->dtype); }
+
 static bool reads_buffers(ir_op op) { return op == IR_matmul || op == IR_conv || op == IR_argsort; }
 
 /* How many elements of its argument k row r asks for when it is computed once. */
@@ -72,12 +74,82 @@ static double asks(const ir_graph *g, ir_ref r, int k) {
 
 /* ---- what is solid ---- */
 
+/* What making a row again would do: additions, large loads, and bytes that others would have to put into memory for it. */
+typedef struct { double weight, fresh; int loads; } again;
+typedef struct {
+  fuser *f;
+  double *asked;
+  int *n_readers;                    /* seen through movement */
+  bool *in_memory;                   /* whatever becomes of its readers */
+  again *own, *with;                 /* as things stand; with what only this row reads made again too */
+} solidity;
+
+/* Would row a, which only a row of `size` elements reads, be made again along with that? */
+static bool follows(const solidity *s, ir_ref a, double size) {
+  return s->f->solid[a] && !s->f->forced[a] && s->n_readers[a] == 1 && ir_ops[ir_at(s->f->g, a)->op].kind == IR_ELEMENTWISE && count(s->f->g, a) == size;
+}
+
+static again make_again(const solidity *s, ir_ref r, bool with) {
+  const ir_graph *g = s->f->g;
+  const ir_node *n = ir_at(g, r);
+  double size = count(g, r);
+  again y = {.weight = pass_op_cost((ir_op)n->op)};
+  for (uint32_t k = 0; k < n->n_args; k++) {
+    ir_ref a = n->args[k];
+    bool large = count(g, a) * 4 >= size, solid = s->f->solid[a] && !(with && follows(s, a, size));
+    again x = with ? s->with[a] : s->own[a];
+    if (form_is_leaf(g, a)) y.loads += large;
+    else if (form_is_free(g, a)) continue;
+    else if (solid) y.loads += large, y.fresh += s->in_memory[a] ? 0 : bytes(g, a);
+    else y.weight += x.weight, y.fresh += x.fresh, y.loads += large ? x.loads : 0;      /* what a broadcast repeats stays in cache */
+  }
+  return y;
+}
+
+static void soften(const solidity *s, ir_ref r, double size) {
+  const ir_node *n = ir_at(s->f->g, r);
+  for (uint32_t k = 0; k < n->n_args; k++) {
+    ir_ref a = n->args[k];
+    if (follows(s, a, size)) s->f->solid[a] = false;
+    else if (s->f->solid[a] || ir_ops[ir_at(s->f->g, a)->op].kind != IR_MOVEMENT) continue;
+    soften(s, a, size);
+  }
+}
+
+static void choose_row(solidity *s, ir_ref r) {
+  fuser *f = s->f;
+  const ir_graph *g = f->g;
+  const ir_node *n = ir_at(g, r);
+  ir_kind kind = ir_ops[n->op].kind;
+  double size = count(g, r), times = s->n_readers[r] ? s->asked[r] / s->n_readers[r] : 0;
+  s->in_memory[r] = true;
+  for (uint32_t k = 0; k < n->n_args; k++) s->in_memory[r] &= s->in_memory[n->args[k]] || form_is_leaf(g, n->args[k]) || form_is_free(g, n->args[k]);
+  s->own[r] = make_again(s, r, false), s->with[r] = make_again(s, r, true);
+  if (kind == IR_MOVEMENT && n->op != IR_fold) {
+    bool stores = n->op == IR_permute && ir_at(g, n->args[0])->op == IR_conv && s->n_readers[n->args[0]] == s->n_readers[r];
+    if ((f->solid[r] = f->forced[r] || stores)) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
+    return;
+  }
+  bool fine = false, several = kind == IR_ELEMENTWISE && s->n_readers[r] > 1 && !f->forced[r];
+  for (int with = s->with[r].fresh < s->own[r].fresh; several && with >= 0 && !fine; with--) {
+    again y = with ? s->with[r] : s->own[r];
+    bool small = size == 1 ? y.weight <= 3 : y.weight <= 2 && s->asked[r] <= 4096;
+    bool cheap = y.weight <= 3 && times <= 1.3 * size && (y.loads <= 1 || (y.loads == 2 && s->n_readers[r] <= 3));
+    fine = s->in_memory[r] ? small || cheap : cheap && 2 * y.fresh <= bytes(g, r);
+    if (fine && with) {
+      soften(s, r, size);
+      s->own[r] = y;
+    }
+  }
+  f->solid[r] = !fine;
+  if (f->solid[r]) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
+}
+
 static void choose_solid(fuser *f) {
   const ir_graph *g = f->g;
-  double *asked = calloc(g->n_nodes, sizeof *asked), *weight = calloc(g->n_nodes, sizeof *weight);
-  int *n_readers = calloc(g->n_nodes, sizeof *n_readers), *loads = calloc(g->n_nodes, sizeof *loads);
-  bool *in_memory = calloc(g->n_nodes, sizeof *in_memory);           /* whatever becomes of its readers */
-  if (!asked || !weight || !n_readers || !loads || !in_memory) f->failed = true;
+  solidity s = {f, calloc(g->n_nodes, sizeof *s.asked), calloc(g->n_nodes, sizeof *s.n_readers), calloc(g->n_nodes, sizeof *s.in_memory),
+                calloc(g->n_nodes, sizeof *s.own), calloc(g->n_nodes, sizeof *s.with)};
+  if (!s.asked || !s.n_readers || !s.in_memory || !s.own || !s.with) f->failed = true;
   for (uint32_t i = 0; i < g->n_outputs; i++) f->forced[g->outputs[i].value] = f->kept[g->outputs[i].value] = true;
   for (ir_ref r = 1; r < g->n_nodes; r++) {
     const ir_node *n = ir_at(g, r);
@@ -95,36 +167,15 @@ static void choose_solid(fuser *f) {
       bool repeated = false;
       for (uint32_t j = 0; j < k; j++) repeated |= n->args[j] == a;
       if (repeated) continue;
-      asked[a] += through ? asked[r] : asks(g, r, (int)k);
-      n_readers[a] += through ? n_readers[r] : 1;
+      s.asked[a] += through ? s.asked[r] : asks(g, r, (int)k);
+      s.n_readers[a] += through ? s.n_readers[r] : 1;
     }
   }
   for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++) {
-    const ir_node *n = ir_at(g, r);
-    ir_kind kind = ir_ops[n->op].kind;
-    if (!f->live[r] || n->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !f->forced[r])) continue;
-    double size = count(g, r);
-    in_memory[r] = true;
-    weight[r] = pass_op_cost((ir_op)n->op);
-    for (uint32_t k = 0; k < n->n_args; k++) {
-      ir_ref a = n->args[k];
-      in_memory[r] &= in_memory[a] || form_is_leaf(g, a) || form_is_free(g, a);
-      if (f->solid[a] || form_is_leaf(g, a)) loads[r] += count(g, a) * 4 >= size;
-      else weight[r] += weight[a], loads[r] += count(g, a) * 4 >= size ? loads[a] : 0;     /* what a broadcast repeats stays in cache */
-    }
-    if (kind == IR_MOVEMENT && n->op != IR_fold) {
-      bool stores = n->op == IR_permute && ir_at(g, n->args[0])->op == IR_conv && n_readers[n->args[0]] == n_readers[r];
-      if ((f->solid[r] = f->forced[r] || stores)) in_memory[r] = f->forced[r] || n_readers[r] > 1;
-      continue;
-    }
-    double again = n_readers[r] ? asked[r] / n_readers[r] : 0;
-    bool small = size == 1 ? weight[r] <= 3 : weight[r] <= 2 && asked[r] <= 4096;
-    bool cheap = weight[r] <= 3 && again <= 1.3 * size && (loads[r] <= 1 || (loads[r] == 2 && n_readers[r] <= 3));
-    bool again_is_fine = kind == IR_ELEMENTWISE && n_readers[r] > 1 && in_memory[r] && (small || cheap);
-    f->solid[r] = f->forced[r] || !again_is_fine;
-    if (f->solid[r]) in_memory[r] = f->forced[r] || n_readers[r] > 1;
+    if (!f->live[r] || ir_at(g, r)->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !f->forced[r])) continue;
+    choose_row(&s, r);
   }
-  free(asked), free(weight), free(n_readers), free(loads), free(in_memory);
+  free(s.asked), free(s.n_readers), free(s.in_memory), free(s.own), free(s.with);
 }
 
 /* Solid rows and leaves that solid row r reads, and the rows between (not solid, made again in its kernel) when `between` is given. */
@@ -354,7 +405,7 @@ static void join_reductions(fuser *f) {
       for (int k = i - 1; k >= 0 && k >= i - 4; k--) {
         int a = f->group[f->readers[r].at[k]], b = f->group[f->readers[r].at[i]];
         ir_ref x = reduction_of(f, a), y = reduction_of(f, b);
-        if (a == b || !x || !y || count(g, r) < 64 || count(g, r) * 2 < asks(g, x, 0) || count(g, r) * 2 < asks(g, y, 0)) continue;
+        if (a == b || !x || !y || count(g, r) < 64 || count(g, r) * 8 < asks(g, x, 0) || count(g, r) * 8 < asks(g, y, 0)) continue;
         try_join(f, a, b);
       }
 }

@@ -4,7 +4,8 @@
  *     permute(permute(%x, perm=[1,2,0]), perm=[2,1,0])            permute(%x, perm=[0,2,1])
  *     mul(broadcast(%a, dims=[1]), broadcast(%b, dims=[1]))       broadcast(mul(%a, %b), dims=[1])
  *     sum(broadcast(%a : f32[3]) : f32[8,3], axes=[0])            mul(%a, 8)
- *     cast(cast(%x : f32, f64), f32)                              %x */
+ *     cast(cast(%x : f32, f64), f32)                              %x
+ *     max_pool(relu(%x), size=[2,2])                              relu(max_pool(%x, size=[2,2])) */
 #include "passes.h"
 
 #include <math.h>
@@ -255,6 +256,17 @@ static ir_ref transposed_operand(request *q) {
   return any ? ir_matmul(q->g, args[0], args[1], t[0], t[1], ir_int(&q->asked, "split")) : 0;
 }
 
+/* The largest of relus is the relu of the largest, which is computed once a window. Not where a window may lie in the padding alone. */
+static ir_ref pool_before_relu(request *q) {
+  const ir_node *x = ir_at(q->g, q->args[0]), *n = &q->asked;
+  if (x->op != IR_relu) return 0;
+  int D;
+  const int64_t *size = ir_ints(n, "size", &D), *lo = ir_ints(n, "lo", NULL), *hi = ir_ints(n, "hi", NULL), *dilation = ir_ints(n, "dilation", NULL);
+  for (int i = 0; i < D; i++)
+    if ((lo[i] || hi[i]) && (dilation[i] > 1 || lo[i] >= size[i] || hi[i] >= size[i])) return 0;
+  return ir_ew1(q->g, IR_relu, ir_pool(q->g, IR_max_pool, x->args[0], D, size, ir_ints(n, "stride", NULL), lo, hi, dilation, false));
+}
+
 static ir_ref computed(request *q) {
   ir_ref r;
   switch (ir_ops[q->op].kind) {
@@ -271,6 +283,8 @@ static ir_ref computed(request *q) {
     return q->op == IR_sum || q->op == IR_prod || q->op == IR_amax || q->op == IR_amin ? reduce(q) : 0;
   case IR_CONTRACTION:
     return q->op == IR_matmul ? transposed_operand(q) : 0;
+  case IR_COMPOSITE:
+    return pool_before_relu(q);
   default:
     return 0;
   }
@@ -278,7 +292,7 @@ static ir_ref computed(request *q) {
 
 ir_ref rewrite_computed(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words) {
   uint8_t kind = ir_ops[op].kind;
-  if (kind == IR_LEAF || kind == IR_COMPOSITE || kind == IR_INDEX) return 0;
+  if (kind == IR_LEAF || (kind == IR_COMPOSITE && op != IR_max_pool) || kind == IR_INDEX) return 0;
   request q = {.g = g, .op = op, .args = args, .n_args = n_args, .asked = {.op = (uint16_t)op, .args = args, .n_args = n_args, .words = words, .n_words = n_words}};
   return ir_infer(g, op, args, n_args, words, n_words, &q.dtype, &q.shape) ? computed(&q) : 0;
 }

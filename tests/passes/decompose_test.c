@@ -253,3 +253,27 @@ Test(decompose, conv) {
       end(c, y);
     }
 }
+
+/* The rules move relu behind max_pool, but not where a window may see nothing but padding, whose maximum would become 0. */
+Test(decompose, max_pool_of_relu) {
+  for (int k = 0; k < 3; k++) {
+    ctx *c = begin();
+    ir_ref x = input(c, TT_F64, SHAPE(2, 3, 9, 8), -1, 0.3);
+    int64_t lo = k, dilation = k == 2 ? 3 : 1;
+    ir_ref y = ir_pool(c->g, IR_max_pool, ir_ew1(c->g, IR_relu, x), 2, L(2, 2), L(2, 2), L(lo, 0), L(0, 0), L(dilation, 1), false);
+    cr_expect_eq(ir_at(c->g, y)->op, k < 2 ? IR_relu : IR_max_pool);
+    tt_shape s = ir_shape(c->g, y);
+    double *got = run(c, y);
+    for (int64_t i = 0; i < tt_shape_count(&s); i++) {
+      int64_t w = i % s.dim[3], h = i / s.dim[3] % s.dim[2], plane = i / s.dim[3] / s.dim[2];
+      double want = -INFINITY;
+      for (int64_t a = 0; a < 2; a++)
+        for (int64_t b = 0; b < 2; b++) {
+          int64_t row = h * 2 - lo + a * dilation;
+          if (row >= 0 && row < 9) want = fmax(want, fmax(0, c->x[0][(plane * 9 + row) * 8 + w * 2 + b]));
+        }
+      near("max_pool of relu", i, got[i], want, 0);
+    }
+    end(c, got);
+  }
+}
