@@ -151,7 +151,6 @@ int64_t con_magnitude(const axis *x, int which) {
   return !x->affine[which] ? INT64_MAX : s < 0 ? -s : s;
 }
 
-/* Sorts axis numbers by falling stride in `which`, then in `then`. */
 int64_t con_nearest_divisor(int64_t n, int64_t wanted) {         /* the smallest divisor >= wanted, or n */
   for (int64_t d = wanted < 1 ? 1 : wanted; d < n && d < 4 * wanted + 4; d++)
     if (n % d == 0) return d;
@@ -165,7 +164,7 @@ static bool plan(contraction *c, int64_t phase) {
   for (int i = 0; i < ir_at(c->g, c->row)->rank; i++)
     if (c->axes[i].extent == 0) return true;           /* no results: no tasks */
   if (!measure_strides(c)) return false;
-  con_choose(c);
+  if (!con_choose(c)) return false;
   bool reads_rows = c->vec >= 0 && c->pack && c->n_rows_all * c->n_outer_all < 4 && c->n_sum &&
                     con_magnitude(&c->axes[c->sum[c->n_sum - 1]], A) <= 1 && con_magnitude(&c->axes[c->sum[c->n_sum - 1]], B) <= 1;
   if (reads_rows) {                                     /* few rows of a matrix that stands transposed: read it as it stands */

@@ -38,10 +38,13 @@ typedef struct {
   int rows[MAX_AXES], n_rows;                               /* of the scalar operand, tiled together */
   int sum[MAX_AXES], n_sum;                                 /* outermost first */
   int64_t lanes, tile, n_rows_all, n_outer_all;
-  bool pack, staged, inside;                                /* staged: partial tiles in scratch, then an epilogue loop; inside: panels are the inner loop */
-  int64_t k_blocks;                                         /* cuts of sum[0] */
+  bool pack, keep;                                          /* panels are copied to scratch; all of a group's, for all tasks of a call that share them */
+  bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
+  bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */
+  int64_t block, n_blocks;                                  /* cuts of sum[0]; the last block may be shorter */
   int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
-  int panel_buffer, stage_buffer;
+  int64_t group, n_groups;                                  /* panels of a task */
+  int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */
   int64_t per_task;                                         /* of dot products */
 } contraction;
@@ -54,7 +57,7 @@ int64_t con_magnitude(const axis *x, int which);                                
 int64_t con_nearest_divisor(int64_t n, int64_t wanted);                                    /* the smallest divisor >= wanted, or n */
 
 /* contract_choose.c */
-void con_choose(contraction *c);
+bool con_choose(contraction *c);              /* false: a plan entry of the kernel cannot be had */
 
 /* contract_build.c */
 void con_count_tasks(contraction *c);

@@ -23,15 +23,31 @@ static lp_ref multiply_add(contraction *c, lp_ref a, lp_ref b, lp_ref sum) {
   return lp_fma(k, a, b, sum);
 }
 
-/* Loops over the summed axes, merged where both operands allow it; block < 0: no cut. at gets their values; *flat counts steps
+typedef struct {
+  lp_ref panel, slot;           /* number of the panel; of it in its group */
+  lp_ref chunk, first_row, stage_row;
+  lp_ref block_from; int64_t block_size; bool first_block, last_block;      /* of the outermost summed axis */
+  lp_ref at[MAX_AXES], flat;    /* flat: step of the sum, where it is packed */
+  int64_t width;                /* places of the panel that exist */
+} tile_place;
+
+static int64_t sum_extent(const contraction *c, int from) {
+  int64_t n = 1;
+  for (int i = from; i < c->n_sum; i++) n *= c->axes[c->sum[i]].extent;
+  return n;
+}
+
+static int64_t stage_rows(const contraction *c) { return c->n_outer_all > 1 ? c->chunk * c->n_rows_all : c->chunk * c->tile; }
+
+/* Loops over the summed axes, the outermost within the block, merged where both operands allow it. at gets their values; *flat counts steps
  * within the block. */
-static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, lp_ref block, lp_ref *at, lp_ref *flat) {
+static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref *flat) {
   lp_kernel *k = c->lx->k;
   *flat = lp_int(k, 0);
   for (int i = 0; i < c->n_sum;) {
     int j = i + 1;
     int64_t extent = c->axes[c->sum[i]].extent;
-    if (i == 0 && c->k_blocks > 1) extent /= c->k_blocks;
+    if (i == 0 && c->n_blocks > 1) extent = place->block_size;
     else
       for (; j < c->n_sum; j++) {
         const axis *p = &c->axes[c->sum[j - 1]], *q = &c->axes[c->sum[j]];
@@ -46,11 +62,32 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, lp_ref block, lp
     at_cursor = inside;
     lp_ref value = lp_var(k, var);
     *flat = lp_add(k, lp_mul(k, *flat, extent), value);
-    if (i == 0 && c->k_blocks > 1) value = lp_add(k, lp_mul(k, block, extent), value);
+    if (i == 0 && c->n_blocks > 1) value = lp_add(k, place->block_from, value);
     unflatten(c, c->sum + i, j - i, value, at);
     i = j;
   }
   return at_cursor;
+}
+
+/* Element numbers in scratch. flat: steps of the sum within the block; row: of the chunk. */
+static lp_ref panel_index(contraction *c, const tile_place *place, lp_ref flat, lp_ref lane) {
+  lp_kernel *k = c->lx->k;
+  int64_t inner = sum_extent(c, 1), steps = c->keep ? sum_extent(c, 0) : c->block * inner;
+  if (c->keep) flat = lp_add(k, flat, lp_mul(k, place->block_from, inner));
+  return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, place->slot, steps), flat), c->lanes), lane);
+}
+
+static lp_ref stage_index(contraction *c, const tile_place *place, lp_ref row, lp_ref lane) {
+  lp_kernel *k = c->lx->k;
+  return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, row, c->group), place->slot), c->lanes), lane);
+}
+
+enum { ROW_PAD = 16 };          /* between copied rows, so that those of a tile fall into different sets of L1 */
+
+static lp_ref row_index(contraction *c, const tile_place *place, int64_t rows, lp_ref i, lp_ref flat) {
+  lp_kernel *k = c->lx->k;
+  if (c->copy_rows) return lp_add(k, lp_add(k, lp_mul(k, place->stage_row, c->block), lp_mul(k, flat, rows)), i);
+  return lp_add(k, lp_mul(k, lp_add(k, place->stage_row, i), c->block + ROW_PAD), flat);
 }
 
 /* All values before the first store: a result may stand where something that the epilogue reads stood. */
@@ -83,8 +120,6 @@ static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at
   }
 }
 
-typedef struct { lp_ref panel, first_row, block; lp_ref at[MAX_AXES]; lp_ref stage_row; int64_t width; } tile_place;
-
 /* One tile of `rows` rows at row number first_row. */
 static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
   lp_kernel *k = c->lx->k;
@@ -99,33 +134,27 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   int acc = lp_local_add(k, "acc", c->acc_type, (int)rows);
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
-  if (c->k_blocks > 1)
-    for (int64_t i = 0; i < rows; i++) {
-      s = lp_append(k, &inside, LS_SET);
-      s->local = acc, s->index = lp_int(k, i);
-      s->value = lp_load(k, c->stage_buffer, lp_add(k, lp_mul(k, lp_add(k, place->stage_row, lp_int(k, i)), c->lanes), lane), 0, 0);
-    }
   lp_ref flat;
-  lp_cursor body = sum_loops(c, inside, place->block, at, &flat);
+  lp_cursor body = sum_loops(c, inside, place, at, &flat);
   int v = lp_local_add(k, "v", c->acc_type, 1);
   s = lp_append(k, &body, LS_LOCAL);
   s->local = v;
-  s->value = as_acc(c, c->pack ? lp_load(k, c->panel_buffer, lp_add(k, lp_mul(k, flat, c->lanes), lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at));
+  s->value = as_acc(c, c->pack ? lp_load(k, c->panel_buffer, panel_index(c, place, flat, lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at));
   for (int64_t i = 0; i < rows; i++) {
     unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
     s = lp_append(k, &body, LS_SET);
     s->local = acc, s->index = lp_int(k, i);
-    s->value = multiply_add(c, as_acc(c, con_operand(c, c->lx, c->scalar_op, at)), lp_get(k, v, 0), lp_get(k, acc, lp_int(k, i)));
+    lp_ref x = c->copy ? lp_load(k, c->rows_buffer, row_index(c, place, rows, lp_int(k, i), flat), 0, 0) : con_operand(c, c->lx, c->scalar_op, at);
+    s->value = multiply_add(c, as_acc(c, x), lp_get(k, v, 0), lp_get(k, acc, lp_int(k, i)));
   }
-  /* After the loops: sum_loops has left `inside` at its end only when it made none. */
+  /* After the loops: sum_loops has left `inside` at its end only when it made none. Earlier blocks' sums are added here, where nothing waits for them. */
   while (*inside.tail) inside.tail = &(*inside.tail)->next;
   for (int64_t i = 0; i < rows; i++) {
-    lp_ref value = lp_get(k, acc, lp_int(k, i));
-    if (c->staged) {
+    lp_ref value = lp_get(k, acc, lp_int(k, i)), to = stage_index(c, place, lp_add(k, place->stage_row, lp_int(k, i)), lane);
+    if (!place->first_block) value = lp_op(k, IR_add, c->acc_type, lp_load(k, c->stage_buffer, to, 0, 0), value, 0);
+    if (!place->last_block || c->slow) {
       s = lp_append(k, &inside, LS_STORE);
-      s->buffer = c->stage_buffer;
-      s->index = lp_add(k, lp_mul(k, lp_add(k, place->stage_row, lp_int(k, i)), c->lanes), lane);
-      s->value = value;
+      s->buffer = c->stage_buffer, s->index = to, s->value = value;
     } else {
       unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
       store_results(c, &inside, at, value);
@@ -152,8 +181,37 @@ static void tile_panels(contraction *c, lp_cursor *at_cursor, const tile_place *
   tile(c, at_cursor, &here, rows);
 }
 
+/* The rows of a tile into scratch, for all panels of the group. */
+static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
+  lp_kernel *k = c->lx->k;
+  lp_ref at[MAX_AXES], flat = 0, i;
+  memcpy(at, place->at, sizeof at);
+  at[c->vec] = lp_int(k, 0);                                   /* the scalar operand has no such axis */
+  int row = lp_var_add(k, "r", rows);
+  i = lp_var(k, row);
+  lp_cursor body = *at_cursor;
+  if (c->copy_rows) {
+    body = sum_loops(c, body, place, at, &flat);
+    lp_for(k, &body, row, 0, rows, (int)(rows < 4 ? 1 : rows < 8 ? 4 : 8), &body);
+  } else {
+    int var = lp_var_add(k, "k", place->block_size);
+    flat = lp_var(k, var);
+    lp_for(k, &body, row, 0, rows, 0, &body);
+    lp_for(k, &body, var, 0, place->block_size, (int)(place->block_size < 32 ? place->block_size : 32), &body);
+    at[c->sum[0]] = lp_add(k, place->block_from, flat);
+  }
+  unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, i), at);
+  lp_stmt *s = lp_append(k, &body, LS_STORE);
+  s->buffer = c->rows_buffer;
+  s->index = row_index(c, place, rows, i, flat);
+  s->value = con_operand(c, c->lx, c->scalar_op, at);
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
+typedef void tile_fn(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows);
+
 /* n tiles of `rows` rows from row number `from` on (of the chunk's tiles when the rows are chunked). */
-static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from) {
+static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, tile_fn *fn) {
   if (n <= 0) return;
   lp_kernel *k = c->lx->k;
   lp_cursor inside = *at_cursor;
@@ -165,74 +223,35 @@ static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   }
   place.first_row = lp_add(k, from, lp_mul(k, t, rows));
   place.stage_row = lp_add(k, stage_from, lp_mul(k, t, rows));
-  tile_panels(c, &inside, &place, rows);
+  fn(c, &inside, &place, rows);
   if (n == 1) *at_cursor = inside;
 }
 
-static void pack_panel(contraction *c, lp_cursor *at_cursor, const tile_place *place) {
+/* All tiles of the chunk. Without chunks of tiles they are balanced: the last `low` have a row less; else the very last has what is left. */
+static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, tile_fn *fn) {
   lp_kernel *k = c->lx->k;
-  lp_ref at[MAX_AXES], flat;
-  memcpy(at, place->at, sizeof at);
-  for (int i = 0; i < c->n_rows; i++) at[c->rows[i]] = lp_int(k, 0);        /* the vectorized operand has none of these */
-  for (int i = 0; i < c->n_outer; i++) at[c->outer[i]] = lp_int(k, 0);
-  lp_cursor body = sum_loops(c, *at_cursor, place->block, at, &flat);
-  const axis *v = &c->axes[c->vec];
-  bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
-  int var = lp_var_add(k, "l", place->width);
-  lp_cursor inside;
-  lp_stmt *loop = lp_for(k, &body, var, 0, place->width, unit ? (int)c->lanes : 0, &inside);
-  loop->unroll = !unit;
-  at[c->vec] = lp_add(k, lp_mul(k, place->panel, c->lanes), lp_var(k, var));
-  lp_stmt *s = lp_append(k, &inside, LS_STORE);
-  s->buffer = c->panel_buffer;
-  s->index = lp_add(k, lp_mul(k, flat, c->lanes), lp_var(k, var));
-  s->value = con_operand(c, c->lx, c->vector_op, at);
-  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
-}
-
-/* All rows of one panel of `width` <= lanes places. */
-static void panel(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref chunk) {
-  lp_kernel *k = c->lx->k;
-  bool outer = c->n_outer_all > 1;
-  int64_t all_tiles = (c->n_rows_all + c->tile - 1) / c->tile;
-  int64_t stage_rows = outer ? c->chunk * c->n_rows_all : c->chunk * c->tile;
-  lp_cursor body = *at_cursor;
-  place.block = lp_int(k, 0);
-  if (c->k_blocks > 1) {
-    int zero = lp_var_add(k, "z", stage_rows * c->lanes), block = lp_var_add(k, "kb", c->k_blocks);
-    lp_cursor inside;
-    lp_for(k, at_cursor, zero, 0, stage_rows * c->lanes, (int)c->lanes, &inside);
-    lp_stmt *s = lp_append(k, &inside, LS_STORE);
-    s->buffer = c->stage_buffer, s->index = lp_var(k, zero), s->value = lp_const(k, c->acc_type, 0);
-    lp_for(k, at_cursor, block, 0, c->k_blocks, 0, &body);
-    place.block = lp_var(k, block);
-  }
-  if (c->pack) pack_panel(c, &body, &place);
-
-  lp_cursor loop = body;
-  if (outer) {
-    int var = lp_var_add(k, "o", c->chunk);
-    lp_ref o = lp_int(k, 0);
-    if (c->chunk > 1) {
-      lp_for(k, &body, var, 0, c->chunk, 0, &loop);
-      o = lp_var(k, var);
+  int64_t all_tiles = (c->n_rows_all + c->tile - 1) / c->tile, low = all_tiles * c->tile - c->n_rows_all, high = all_tiles - low;
+  lp_cursor loop = *at_cursor;
+  if (c->n_outer_all > 1 || c->n_chunks == 1) {
+    lp_ref stage = lp_int(k, 0), at_low = lp_int(k, high * c->tile);
+    if (c->n_outer_all > 1) {
+      int var = lp_var_add(k, "o", c->chunk);
+      lp_ref o = lp_int(k, 0);
+      if (c->chunk > 1) {
+        lp_for(k, at_cursor, var, 0, c->chunk, 0, &loop);
+        o = lp_var(k, var);
+      }
+      unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
+      stage = lp_mul(k, o, c->n_rows_all);
     }
-    unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, chunk, c->chunk), o), place.at);
-    int64_t low = all_tiles * c->tile - c->n_rows_all, high = all_tiles - low;     /* balanced: `low` tiles have a row less */
-    lp_ref stage = lp_mul(k, o, c->n_rows_all);
-    tiles(c, &loop, place, lp_int(k, 0), high, c->tile, stage);
-    lp_ref at_low = lp_int(k, high * c->tile);
-    tiles(c, &loop, place, at_low, low, c->tile - 1, lp_add(k, stage, at_low));
-  } else if (c->n_chunks == 1) {
-    int64_t low = all_tiles * c->tile - c->n_rows_all, high = all_tiles - low;
-    tiles(c, &loop, place, lp_int(k, 0), high, c->tile, lp_int(k, 0));
-    tiles(c, &loop, place, lp_int(k, high * c->tile), low, c->tile - 1, lp_int(k, high * c->tile));
+    tiles(c, &loop, place, lp_int(k, 0), high, c->tile, stage, fn);
+    tiles(c, &loop, place, at_low, low, c->tile - 1, lp_add(k, stage, at_low), fn);
   } else {
     int64_t full = c->n_rows_all / c->tile, rest = c->n_rows_all % c->tile;
     int var = lp_var_add(k, "t", c->chunk);
     lp_for(k, &loop, var, 0, c->chunk, 0, &loop);
-    lp_ref t = lp_add(k, lp_mul(k, chunk, c->chunk), lp_var(k, var));
-    lp_ref row = lp_mul(k, t, c->tile), stage = lp_mul(k, lp_var(k, var), c->tile);
+    lp_ref t = lp_add(k, lp_mul(k, place.chunk, c->chunk), lp_var(k, var));
+    place.first_row = lp_mul(k, t, c->tile), place.stage_row = lp_mul(k, lp_var(k, var), c->tile);
     bool uneven = full % c->chunk != 0;
     for (int part = 0; part < (rest ? 2 : 1); part++) {
       lp_cursor inside = loop;
@@ -241,35 +260,113 @@ static void panel(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
         s->guard = lp_op(k, part ? IR_eq : IR_lt, TT_BOOL, t, lp_int(k, full), 0);
         inside.tail = &s->body;
       }
-      place.first_row = row, place.stage_row = stage;
-      tile_panels(c, &inside, &place, part ? rest : c->tile);
+      fn(c, &inside, &place, part ? rest : c->tile);
       if (!uneven && !rest) loop = inside;
     }
   }
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
-  if (!c->staged) return;
+}
 
-  /* The epilogue: once over the chunk's rows. */
-  int var = lp_var_add(k, "r", stage_rows), lane_var = lp_var_add(k, "l", place.width);
+/* The group's panels, one after the other or within `inside`: fn for those that are full, and for the last when it is not. */
+typedef void panel_fn(contraction *c, lp_cursor *at_cursor, tile_place place);
+
+static void group_panels(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref group, panel_fn *fn) {
+  lp_kernel *k = c->lx->k;
+  int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes;
+  lp_cursor body = *at_cursor;
+  place.slot = lp_int(k, 0);
+  if (c->inside) {
+    place.panel = lp_int(k, 0), place.width = c->lanes;
+    fn(c, at_cursor, place);
+    return;
+  }
+  if (c->group > 1) {
+    int var = lp_var_add(k, "p", c->group);
+    lp_for(k, &body, var, 0, c->group, 0, &body);
+    place.slot = lp_var(k, var);
+  }
+  lp_ref number = lp_add(k, lp_mul(k, group, c->group), place.slot);
+  bool all_full = !rest && full % c->group == 0;
+  for (int part = 0; part < 2; part++) {
+    if (part ? !rest : !full) continue;
+    place.width = part ? rest : c->lanes;
+    lp_cursor inside = body;
+    if (!all_full && full + (rest > 0) > 1) {
+      lp_stmt *s = lp_append(k, &body, LS_IF);
+      s->guard = lp_op(k, part ? IR_eq : IR_lt, TT_BOOL, number, lp_int(k, full), 0);
+      inside.tail = &s->body;
+    }
+    place.panel = part ? lp_int(k, full) : all_full ? number : lp_mod(k, number, full);     /* itself, but its range says that the lanes stay inside of the axis */
+    fn(c, &inside, place);
+  }
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
+/* One step of the sum of a panel. */
+static void pack_step(contraction *c, lp_cursor *at_cursor, tile_place place) {
+  lp_kernel *k = c->lx->k;
+  int var = lp_var_add(k, "l", place.width);
   lp_cursor inside;
-  lp_for(k, at_cursor, var, 0, stage_rows, 0, &inside);
-  lp_ref r = lp_var(k, var);
-  if (outer) {
-    unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, chunk, c->chunk), lp_div(k, r, c->n_rows_all)), place.at);
+  lp_for(k, at_cursor, var, 0, place.width, (int)c->lanes, &inside);
+  place.at[c->vec] = lp_add(k, lp_mul(k, place.panel, c->lanes), lp_var(k, var));
+  lp_stmt *s = lp_append(k, &inside, LS_STORE);
+  s->buffer = c->panel_buffer;
+  s->index = panel_index(c, &place, place.flat, lp_var(k, var));
+  s->value = con_operand(c, c->lx, c->vector_op, place.at);
+}
+
+static void pack_panel(contraction *c, lp_cursor *at_cursor, tile_place place) {
+  lp_cursor body = sum_loops(c, *at_cursor, &place, place.at, &place.flat);
+  pack_step(c, &body, place);
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
+/* In the order in which the operand lies: across the panels of the group where its vector axis is the contiguous one. */
+static void pack_group(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref group) {
+  const axis *v = &c->axes[c->vec];
+  for (int i = 0; i < c->n_rows; i++) place.at[c->rows[i]] = lp_int(c->lx->k, 0);        /* the vectorized operand has none of these */
+  for (int i = 0; i < c->n_outer; i++) place.at[c->outer[i]] = lp_int(c->lx->k, 0);
+  if (v->affine[c->vector_op] && v->stride[c->vector_op] == 1) {
+    lp_cursor body = sum_loops(c, *at_cursor, &place, place.at, &place.flat);
+    group_panels(c, &body, place, group, pack_step);
+    while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+  } else {
+    group_panels(c, at_cursor, place, group, pack_panel);
+  }
+}
+
+static void panel_tiles(contraction *c, lp_cursor *at_cursor, tile_place place) { chunk_tiles(c, at_cursor, place, tile_panels); }
+
+/* One block of the sum: what is copied, then all tiles of the task. */
+static void block(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref group) {
+  if (c->pack && !c->keep) pack_group(c, at_cursor, place, group);
+  if (c->copy) chunk_tiles(c, at_cursor, place, copy_tile);
+  group_panels(c, at_cursor, place, group, panel_tiles);
+}
+
+/* A costly epilogue: one loop over the chunk's rows of a panel. */
+static void epilogue(contraction *c, lp_cursor *at_cursor, tile_place place) {
+  lp_kernel *k = c->lx->k;
+  int64_t rows = stage_rows(c);
+  int var = lp_var_add(k, "r", rows), lane_var = lp_var_add(k, "l", place.width);
+  lp_cursor inside, lanes;
+  lp_for(k, at_cursor, var, 0, rows, 0, &inside);
+  lp_ref r = lp_var(k, var), lane = lp_var(k, lane_var);
+  if (c->n_outer_all > 1) {
+    unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), lp_div(k, r, c->n_rows_all)), place.at);
     unflatten(c, c->rows, c->n_rows, lp_mod(k, r, c->n_rows_all), place.at);
   } else {
-    lp_ref row = lp_add(k, lp_mul(k, chunk, c->chunk * c->tile), r);
-    if (c->n_chunks * stage_rows > c->n_rows_all) {
+    lp_ref row = lp_add(k, lp_mul(k, place.chunk, rows), r);
+    if (c->n_chunks * rows > c->n_rows_all) {
       lp_stmt *s = lp_append(k, &inside, LS_IF);
       s->guard = lp_op(k, IR_lt, TT_BOOL, row, lp_int(k, c->n_rows_all), 0);
       inside.tail = &s->body;
     }
     unflatten(c, c->rows, c->n_rows, row, place.at);
   }
-  lp_cursor lanes;
   lp_for(k, &inside, lane_var, 0, place.width, (int)c->lanes, &lanes);
-  place.at[c->vec] = lp_add(k, lp_mul(k, place.panel, c->lanes), lp_var(k, lane_var));
-  store_results(c, &lanes, place.at, lp_load(k, c->stage_buffer, lp_add(k, lp_mul(k, r, c->lanes), lp_var(k, lane_var)), 0, 0));
+  place.at[c->vec] = lp_add(k, lp_mul(k, place.panel, c->lanes), lane);
+  store_results(c, &lanes, place.at, lp_load(k, c->stage_buffer, stage_index(c, &place, r, lane), 0, 0));
 }
 
 /* Every result a dot product along the innermost summed axis. */
@@ -299,47 +396,65 @@ void con_dot_products(contraction *c) {
 }
 
 void con_count_tasks(contraction *c) {
-  int64_t batches = 1, sum_all = 1, per_task = 1;
+  int64_t batches = 1, sum_all = sum_extent(c, 0), per_task = 1;
   for (int i = 0; i < c->n_batch; i++) batches *= c->axes[c->batch[i]].extent;
-  for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
-  if (c->dots) {
-    while (per_task * sum_all < 16384 && per_task < batches) per_task *= 2;
-    c->per_task = con_nearest_divisor(batches, per_task);
-    c->n_tasks = batches / c->per_task;
-  } else c->n_tasks = batches * c->n_chunks * (c->inside ? 1 : (c->axes[c->vec].extent + c->lanes - 1) / c->lanes);
+  c->n_tasks = batches * c->n_chunks * c->n_groups;
+  if (!c->dots) return;
+  while (per_task * sum_all < 16384 && per_task < batches) per_task *= 2;
+  c->per_task = con_nearest_divisor(batches, per_task);
+  c->n_tasks = batches / c->per_task;
 }
 
 void con_register_tiles(contraction *c) {
   lp_kernel *k = c->lx->k;
-  int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes, sum_all = 1;
-  for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
-  int64_t panels = c->inside ? 1 : full + (rest > 0);
-  if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, ir_at(c->g, c->row)->args[c->vector_op])->dtype, sum_all / c->k_blocks * c->lanes, true, true);
-  if (c->staged) {
-    int64_t stage_rows = c->n_outer_all > 1 ? c->chunk * c->n_rows_all : c->chunk * c->tile;
-    c->stage_buffer = lp_buffer_add(k, "stage", c->acc_type, stage_rows * c->lanes, true, true);
-  }
-  lp_ref task = c->task, chunk = lp_mod(k, lp_div(k, task, panels), c->n_chunks);
-  tile_place place = {.panel = lp_mod(k, task, panels)};
+  int64_t outermost = c->n_sum ? c->axes[c->sum[0]].extent : 1, inner = sum_extent(c, 1);
+  const ir_node *row = ir_at(c->g, c->row);
+  if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, row->args[c->vector_op])->dtype, c->group * (c->keep ? outermost : c->block) * inner * c->lanes, true, true);
+  if (c->copy) c->rows_buffer = lp_buffer_add(k, "rows", ir_at(c->g, row->args[c->scalar_op])->dtype, stage_rows(c) * (c->block + ROW_PAD), true, true);
+  if (c->slow || c->n_blocks > 1) c->stage_buffer = lp_buffer_add(k, "stage", c->acc_type, stage_rows(c) * c->group * c->lanes, true, true);
+
+  /* Kept panels serve the chunks that follow in the same call; else the panels follow one another over rows that stay in the cache. */
+  lp_ref task = c->task, batch = lp_div(k, task, c->n_groups * c->n_chunks), group;
+  tile_place place = {.block_size = outermost};
+  place.block_from = lp_int(k, 0), place.first_block = place.last_block = true;
   for (int i = 0; i < c->n_axes; i++) place.at[i] = lp_int(k, 0);
-  unflatten(c, c->batch, c->n_batch, lp_div(k, task, panels * c->n_chunks), place.at);
+  unflatten(c, c->batch, c->n_batch, batch, place.at);
+  if (c->keep) place.chunk = lp_mod(k, task, c->n_chunks), group = lp_mod(k, lp_div(k, task, c->n_chunks), c->n_groups);
+  else place.chunk = lp_mod(k, lp_div(k, task, c->n_groups), c->n_chunks), group = lp_mod(k, task, c->n_groups);
   lp_cursor body = c->body;
-  if (c->inside) {
-    panel(c, &body, place, chunk);
-    return;
-  }
-  for (int part = 0; part < 2; part++) {
-    place.width = part ? rest : c->lanes;
-    if (part ? !rest : !full) continue;
+  if (c->pack && c->keep) {
     lp_cursor inside = body;
-    if (full && rest) {
+    if (c->n_chunks > 1) {
       lp_stmt *s = lp_append(k, &body, LS_IF);
-      s->guard = lp_op(k, part ? IR_eq : IR_lt, TT_BOOL, place.panel, lp_int(k, full), 0);
+      s->guard = lp_op(k, IR_or, TT_BOOL, lp_op(k, IR_eq, TT_BOOL, lp_var(k, 0), lp_begin(k), 0), lp_op(k, IR_eq, TT_BOOL, place.chunk, lp_int(k, 0), 0), 0);
       inside.tail = &s->body;
     }
-    tile_place here = place;
-    if (part || !rest) here.panel = full && part ? lp_int(k, full) : panels == 1 ? lp_int(k, 0) : place.panel;
-    else here.panel = lp_mod(k, place.panel, full);    /* itself, but its range says that the lanes stay inside of the axis */
-    panel(c, &inside, here, chunk);
+    int64_t n_blocks = c->n_blocks;
+    c->n_blocks = 1;                                           /* all steps of the sum at once */
+    pack_group(c, &inside, place, group);
+    c->n_blocks = n_blocks;
+    while (*body.tail) body.tail = &(*body.tail)->next;
   }
+  int64_t before = c->n_blocks - 1;                            /* the last block has the epilogue */
+  place.last_block = before == 0;
+  if (before) {
+    lp_cursor loop = body;
+    place.block_size = c->block, place.first_block = before == 1;
+    if (before > 1) {
+      int zero = lp_var_add(k, "z", c->group * stage_rows(c) * c->lanes), var = lp_var_add(k, "b", before);
+      lp_for(k, &body, zero, 0, c->group * stage_rows(c) * c->lanes, (int)c->lanes, &loop);
+      lp_stmt *s = lp_append(k, &loop, LS_STORE);
+      s->buffer = c->stage_buffer, s->index = lp_var(k, zero), s->value = lp_const(k, c->acc_type, 0);
+      lp_for(k, &body, var, 0, before, 0, &loop);
+      place.block_from = lp_mul(k, lp_var(k, var), c->block);
+    }
+    block(c, &loop, place, group);
+    while (*body.tail) body.tail = &(*body.tail)->next;
+  }
+  if (before) {
+    place.block_from = lp_int(k, before * c->block), place.block_size = outermost - before * c->block;
+    place.first_block = false, place.last_block = true;
+  }
+  block(c, &body, place, group);
+  if (c->slow) group_panels(c, &body, place, group, epilogue);
 }

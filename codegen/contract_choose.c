@@ -2,6 +2,7 @@
  * packed, where a long sum is cut, and what makes a task. It looks at extents, strides and the CPU's registers and caches, never at a thread count. */
 #include "contract.h"
 
+/* Sorts axis numbers by falling stride in `which`, then in `then`. */
 static void sort_axes(const contraction *c, int *list, int n, int which, int then) {
   for (int i = 1; i < n; i++)
     for (int j = i; j > 0; j--) {
@@ -57,7 +58,20 @@ static bool costly(const ir_graph *g, uint32_t region) {
   return false;
 }
 
-void con_choose(contraction *c) {
+/* A plan entry of the kernel (from a tuner or a user) that replaces what would be chosen: value i of `name`, within least..most. false: there is none. */
+static bool planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64_t least, int64_t most, int64_t *value) {
+  uint32_t count;
+  const int64_t *values = ir_kernel_get(c->g, c->lx->region, name, &count);
+  if (!values || c->lx->err->status) return false;
+  const char *kernel = c->g->kernels[c->lx->region].name;
+  if (count != n)
+    return tt_fail(c->lx->err, TT_INVALID, "error: plan entry \"%s\" has %u values instead of %u\n  at kernel %s\n  fix: give it %u, or leave it out", name, count, n, kernel, n), false;
+  if (values[i] < least || values[i] > most)
+    return tt_fail(c->lx->err, TT_INVALID, "error: plan entry \"%s\": %lld is not in %lld..%lld\n  at kernel %s, value %u\n  fix: choose one within, or leave the entry out", name, (long long)values[i], (long long)least, (long long)most, kernel, i), false;
+  return *value = values[i], true;
+}
+
+bool con_choose(contraction *c) {
   int64_t machine_lanes = c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
   if (machine_lanes < 2) machine_lanes = 2;
   choose_vector_axis(c, machine_lanes);
@@ -89,44 +103,68 @@ void con_choose(contraction *c) {
   for (int i = first; i < c->n_outer; i++) c->rows[c->n_rows++] = c->outer[i], c->n_rows_all *= c->axes[c->outer[i]].extent;
   c->n_outer = first;
   for (int i = 0; i < c->n_outer; i++) c->n_outer_all *= c->axes[c->outer[i]].extent;
+  int64_t given, outermost = c->n_sum ? c->axes[c->sum[0]].extent : 1;
+  c->block = outermost, c->n_blocks = c->group = c->n_groups = 1;
   if (c->vec < 0) {
-    c->lanes = 4 * machine_lanes, c->tile = 1, c->chunk = c->n_chunks = 1, c->k_blocks = 1;
-    return;
+    c->lanes = 4 * machine_lanes, c->tile = 1, c->chunk = c->n_chunks = 1;
+    return !c->lx->err->status;
   }
   choose_tile(c, machine_lanes);
+  if (planned(c, "tile", 0, 2, 1, 64, &given)) c->tile = given < c->n_rows_all ? given : c->n_rows_all;
+  if (planned(c, "tile", 1, 2, 2, 256, &given)) c->lanes = given;
 
   const axis *v = &c->axes[c->vec];
   int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
+  int64_t inner = outermost ? sum_all / outermost : 1, panels = (v->extent + c->lanes - 1) / c->lanes;
   bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
   /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
-  bool slow = costly(c->g, c->lx->region);
-  c->inside = unit && !slow && lower_n_results(c->lx) > 1 && sum_all <= 256 && v->extent > c->lanes && sum_all * v->extent * bytes <= c->cpu->l2;
+  c->slow = costly(c->g, c->lx->region);
+  bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
+  c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
+  if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
   /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
    * multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
   c->pack = !unit || (!c->inside && rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
-  c->k_blocks = 1;
-  if (c->pack && sum_all * c->lanes * bytes > c->cpu->l2 / 8) {       /* L2 holds the panel's block and what the rows read beside it */
-    int64_t outermost = c->axes[c->sum[0]].extent, most = c->cpu->l2 / 8 / (sum_all / outermost * c->lanes * bytes);
-    int64_t cut = con_nearest_divisor(outermost, most < 1 ? outermost : (outermost + most - 1) / most);
-    if (outermost / cut >= 16 || c->n_sum > 1) c->k_blocks = cut;
-  }
-  c->staged = c->k_blocks > 1 || slow;
+  if (planned(c, "pack", 0, 1, !unit, !c->inside, &given)) c->pack = given;
+  bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1;
+  /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
+  int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
+  if (most < 16) most = 16;
+  if (c->pack && outermost > most) c->n_blocks = (outermost + most - 1) / most;
+  if (planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
+  c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
+  if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
+  c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
+  /* Panels of a group share what is copied of the rows. */
+  if (plain) c->group = 8;
+  if (planned(c, "group", 0, 1, 1, plain ? panels : 1, &given)) c->group = given;
+  if (c->group > panels) c->group = panels;
+  c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
+  c->group = c->inside ? 1 : (panels + c->n_groups - 1) / c->n_groups;
+  c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
+  c->keep = c->pack && c->group * sum_all * c->lanes * bytes <= 4 * c->cpu->l2;
+  c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
+  if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
+  c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
 
   /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
-  int64_t enough = c->pack ? 256 : 64, work = 2 * sum_all * c->lanes;
+  int64_t enough = c->keep ? 96 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
   if (c->inside) enough = 2 * c->tile;
   while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
-    c->chunk = con_nearest_divisor(c->n_outer_all, (enough + c->n_rows_all - 1) / c->n_rows_all);
+    c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
+    if (planned(c, "chunk", 0, 1, 1, c->n_outer_all, &given)) c->chunk = given;
+    c->chunk = con_nearest_divisor(c->n_outer_all, c->chunk);
     c->n_chunks = c->n_outer_all / c->chunk;
   } else {
-    int64_t tiles = (c->n_rows_all + c->tile - 1) / c->tile;
     c->chunk = (enough + c->tile - 1) / c->tile;
+    if (planned(c, "chunk", 0, 1, 1, tiles, &given)) c->chunk = given;
     if (c->chunk >= tiles) c->chunk = tiles;
     c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
     c->chunk = (tiles + c->n_chunks - 1) / c->n_chunks;
     c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
   }
+  return !c->lx->err->status;
 }

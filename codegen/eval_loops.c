@@ -185,7 +185,7 @@ tt_status lp_eval(const lp_kernel *k, void *const *buffers, int64_t begin, int64
     m->row.blocks = &m->block;
     m->row.n_nodes = 5;
     for (int64_t t = begin; t < end && !m->failed; t++) {
-      m->vars[0] = t;
+      m->vars[k->begin] = begin, m->vars[0] = t;
       run(m, k->body);
     }
     status = m->failed ? TT_INTERNAL : TT_OK;

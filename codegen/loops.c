@@ -191,6 +191,11 @@ lp_ref lp_var(lp_kernel *k, int var) {
   return lp_intern(k, (lp_expr){.kind = LX_VAR, .dtype = TT_I64, .imm = var}, f);
 }
 
+lp_ref lp_begin(lp_kernel *k) {
+  if (!k->begin) k->begin = lp_var_add(k, "begin", k->tasks);
+  return lp_var(k, k->begin);
+}
+
 lp_ref lp_get(lp_kernel *k, int local, lp_ref index) {
   return lp_intern(k, (lp_expr){.kind = LX_LOCAL, .dtype = k->locals[local].dtype, .imm = local, .a = {index}}, unknown);
 }

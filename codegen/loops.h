@@ -81,6 +81,7 @@ typedef struct lp_kernel {
   lp_buffer *buffers; int n_buffers;      /* arguments first, in the order of the call, then scratch */
   lp_local *locals; int n_locals;
   const char **vars; int n_vars;          /* names of loop variables; 0 is "task" */
+  int begin;                              /* variable that holds the first task of the present call; 0: none, see lp_begin */
   lp_expr *exprs; uint32_t n_exprs, cap_exprs;   /* equal expressions are one row (they are pure but for loads: see lp_load) */
   lp_stmt *body;
   struct lp_arena *arena;                 /* all of the above lives here */
@@ -98,6 +99,7 @@ lp_ref lp_const(lp_kernel *k, tt_dtype t, double v);
 lp_ref lp_const_bits(lp_kernel *k, tt_dtype t, int64_t bits);          /* imm as in LX_CONST */
 lp_ref lp_int(lp_kernel *k, int64_t v);                                /* i64 */
 lp_ref lp_var(lp_kernel *k, int var);
+lp_ref lp_begin(lp_kernel *k);                                         /* the first task of this call: scratch that it filled is still there in the later ones */
 lp_ref lp_get(lp_kernel *k, int local, lp_ref index);
 lp_ref lp_load(lp_kernel *k, int buffer, lp_ref index, lp_ref guard, lp_ref otherwise);
 lp_ref lp_op(lp_kernel *k, ir_op op, tt_dtype result, lp_ref a, lp_ref b, lp_ref c);    /* folds and simplifies */

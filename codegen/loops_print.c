@@ -61,7 +61,8 @@ static void print_const(printer *p, const lp_expr *x) {
 }
 
 static void print_var(printer *p, int64_t var) {
-  if (var) put(p, "i%" PRId64, var);
+  if (var && var == p->k->begin) put(p, "begin");
+  else if (var) put(p, "i%" PRId64, var);
   else put(p, "task");
 }
 

@@ -236,7 +236,7 @@ bool lp_check(const lp_kernel *k, tt_error *err) {
   c.var_open = (bool *)flags;
   c.local_open = c.var_open + k->n_vars;
   c.seen = c.local_open + k->n_locals;
-  c.var_open[0] = true;
+  c.var_open[0] = c.var_open[k->begin] = true;
   bool ok = check_list(&c, k->body);
   free(flags);
   return ok;

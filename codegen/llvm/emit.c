@@ -402,7 +402,8 @@ static void body(em *e, const lp_kernel *k) {
   }
   em_changes c;
   if (!find_changes(e, k->body, &c)) return;
-  s->var_multiple[0] = 1;
+  s->var_multiple[0] = s->var_multiple[k->begin] = 1;
+  s->vars[k->begin] = begin;
   em_val unaligned = NULL;
   find_checked(e, k->body, &unaligned);
   LLVMBasicBlockRef ways[2] = {NULL, NULL};
