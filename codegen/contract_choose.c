@@ -116,7 +116,7 @@ bool con_choose(contraction *c) {
   const axis *v = &c->axes[c->vec];
   int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
-  int64_t inner = outermost ? sum_all / outermost : 1, panels = (v->extent + c->lanes - 1) / c->lanes;
+  int64_t inner = sum_all ? sum_all / outermost : 1, panels = (v->extent + c->lanes - 1) / c->lanes;
   bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
   /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
   c->slow = costly(c->g, c->lx->region);
