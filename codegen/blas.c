@@ -43,6 +43,10 @@ bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row) {
   *row = g->kernels[region].first;
   const ir_node *n = *row && *row == g->kernels[region].last ? ir_at(g, *row) : NULL;
   if (!n || n->op != IR_matmul || n->rank != 2 || ir_int(n, "split") > 1 || (n->dtype != TT_F32 && n->dtype != TT_F64)) return false;
+  static const char *const entries[] = {"tile", "pack", "blocks", "chunk", "inside"};      /* a plan for our own kernel */
+  uint32_t count;
+  for (int i = 0; i < 5; i++)
+    if (ir_kernel_get(g, region, entries[i], &count)) return false;
   int64_t k = ir_at(g, n->args[0])->dim[ir_int(n, "ta") ? 0 : 1];
   if (n->dim[0] < LEAST || n->dim[1] < LEAST || k < LEAST || n->dim[0] > INT32_MAX - SLICE || n->dim[1] > INT32_MAX || k > INT32_MAX) return false;
   sgemm_fn *sgemm;

@@ -92,6 +92,19 @@ tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) {
   return TT_OK;
 }
 
+char *cg_cpu_text(const cg_cpu *cpu, char *text, size_t size) {
+  regs zero = cpuid(0, 0), one = cpuid(1, 0);
+  char vendor[13] = "";
+  memcpy(vendor, &zero.b, 4), memcpy(vendor + 4, &zero.d, 4), memcpy(vendor + 8, &zero.c, 4);
+  for (char *p = vendor; *p; p++)
+    if (*p <= ' ' || *p > '~' || *p == '/') *p = '-';
+  unsigned family = one.a >> 8 & 15, model = one.a >> 4 & 15;
+  if (family == 6 || family == 15) model |= one.a >> 12 & 0xf0;
+  if (family == 15) family += one.a >> 20 & 0xff;
+  snprintf(text, size, "%s-%u-%u/v%d/%d", vendor, family, model, cpu->level, cpu->vector_bytes);
+  return text;
+}
+
 /* The leaves that LLVM decides by, without what differs from core to core of one machine (the APIC's number). */
 char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size) {
   size_t n = (size_t)snprintf(text, size, "%s %s v%d/%d/%d", cpu->name, cpu->features ? cpu->features : "", cpu->level, cpu->vector_bytes, cpu->n_registers);

@@ -17,7 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../codegen/codegen.h"
 #include "../ir/ir.h"
+#include "../passes/passes.h"
 #include "tinytorch.h"
 
 enum { TRACE_PLACES = 16, TRACE_SCOPES = 32 };
@@ -53,6 +55,11 @@ bool trace_is(tt_val v);                                                  /* giv
 ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype); /* seed, step, made on demand */
 tt_val trace_text(tt_call *c, const char *text, const char *const *names, const tt_val *vals, const double *numbers, int n);  /* pass_build_text; vals[i] {0}: numbers[i] */
 
+/* tuned.c: files of measured plans. The default is TT_TUNED, else tinytorch/tuned in $XDG_CONFIG_HOME or ~/.config; "none" is no file.
+ * tuned_for: NULL in *tunings when there are no plans; the default file may be missing, and its plans of other CPUs are passed over. */
+const char *tuned_default(char *path, size_t size);                       /* NULL: there is no home */
+tt_status tuned_read(pass_tunings *ts, const char *path, bool may_lack, tt_error *err);
+tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings, tt_error *err);
 /* model.c: what the model compiles for; NULL where it was not said. */
 typedef struct { const char *name, *backend, *cpu; } model_target;
 model_target model_target_of(const tt_model *m);

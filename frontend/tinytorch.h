@@ -136,6 +136,7 @@ typedef struct {
   const char *cpu;                 /* NULL: this one; "x86-64-v2", "x86-64-v3", "x86-64-v4" */
   int n_threads;                   /* to compile with; 0: as many as there are */
   const char *skip;                /* "layout,fuse": optional passes left out */
+  const char *tuned;               /* file of plans from tinytorch tune; NULL: TT_TUNED, else the user's own if there is one; "none" */
   bool train;                      /* output 0 is the loss: gradients and the optimizer's update are added */
   const char *optimizer;           /* a row of passes/optim.def: "sgd" (also NULL), "adam", "adamw" ... */
   const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
@@ -159,7 +160,7 @@ typedef struct {
   const char *name;                /* NULL: "model" */
   uint64_t seed;                   /* of initial values */
   const char *backend, *cpu;       /* as in tt_compile_options */
-  const char *skip;
+  const char *skip, *tuned;
   int n_threads;                   /* of the team that runs programs; 0: TT_NUM_THREADS, else the cores there are */
   tt_loss_fn *loss;                /* NULL: cross entropy of logits [B, classes] and labels [B] */
 } tt_model_options;

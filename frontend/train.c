@@ -2,8 +2,6 @@
  * a schedule and a loader. */
 #include "frontend.h"
 
-#include "../codegen/codegen.h"
-
 typedef struct { tt_dataset *train, *test; rt_program *step, *eval; } parts;
 
 static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, const tt_compile_options *o, rt_program **p, tt_error *err) {
@@ -34,6 +32,7 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
   if (strcmp(schedule, "constant")) put(&w, " total=%lld", (long long)f->schedule.total);
+  if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);
 }
 
 static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, parts *p, tt_fit_result *result, tt_error *err) {
@@ -79,7 +78,7 @@ tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result
   parts p = {0};
   tt_status status = cg_cpu_get(model_target_of(m).cpu, &cpu, err);
   char target[100];                /* all of the CPU that the order of sums depends on */
-  snprintf(target, sizeof target, "%s/v%d/%d", cpu.name, cpu.level, cpu.vector_bytes);
+  if (status == TT_OK) cg_cpu_text(&cpu, target, sizeof target);
   if (status == TT_OK) status = run(m, o, target, &p, result, err);
   rt_program_free(p.step);
   rt_program_free(p.eval);

@@ -17,6 +17,7 @@ typedef struct {
   int vector_bytes;               /* of the target CPU: 16, 32, 64 */
   int n_registers;                /* vector registers: 16, 32 */
   const char *skip;               /* "layout,fuse": optional passes left out */
+  struct pass_tunings *tunings;   /* plans that tune puts over the cost model's; NULL: none, the pass is left out */
 } pass_options;
 
 typedef tt_status pass_fn(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err);
@@ -73,6 +74,29 @@ typedef struct {
 } pass_plan;
 TT_API pass_plan *pass_plan_of(const ir_graph *g, tt_error *err);
 TT_API void pass_plan_free(pass_plan *p);
+
+/* tune.c: measured plans. A table has those of all CPUs; the pass uses those of its own, and adds a hash of them to `used`. */
+enum { PASS_ENTRIES = 5 };         /* of one kernel */
+typedef struct { const char *name; uint32_t n; int64_t values[2]; } pass_entry;
+typedef struct { char cpu[64]; uint64_t key; int n; pass_entry entries[PASS_ENTRIES]; double ratio; char about[200]; } pass_tuning;
+typedef struct pass_tunings {
+  char cpu[64];                   /* whose plans are used */
+  pass_tuning *at; int n, room;
+  int mine, n_used;               /* lines of this CPU; kernels that were given a plan */
+  uint64_t used;                  /* 0: no plan was used */
+} pass_tunings;
+TT_API pass_tunings *pass_tunings_new(const char *cpu);                             /* NULL: no memory */
+TT_API void pass_tunings_free(pass_tunings *ts);
+TT_API tt_status pass_tunings_read(pass_tunings *ts, const char *text, size_t length, const char *path, tt_error *err);     /* adds the lines of a file */
+TT_API tt_status pass_tunings_set(pass_tunings *ts, const pass_tuning *t, tt_error *err);       /* for this CPU, in place of what there was */
+TT_API char *pass_tunings_text(const pass_tunings *ts);                             /* malloc'ed; NULL: no memory */
+TT_API void pass_entries_text(const pass_entry *entries, int n, char *text, size_t size);      /* "tile=[6,16] pack=[1]" */
+/* The kernels of a scheduled graph, with the keys that plans are found by; and one of them as a graph of its own: what it reads becomes inputs. */
+typedef struct { uint32_t region; int64_t kind; uint64_t key; } pass_kernel;
+typedef struct { pass_kernel *at; int n; } pass_kernels;
+TT_API pass_kernels *pass_kernels_of(const ir_graph *g, tt_error *err);
+TT_API void pass_kernels_free(pass_kernels *ks);
+TT_API ir_graph *pass_kernel_alone(const ir_graph *g, uint32_t region, tt_error *err);
 
 /* update.c: state and hyperparameters of an optimizer row. */
 typedef struct { const char *name; const char *states; const char *hyper; const char *text; } optim_info;

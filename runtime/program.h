@@ -59,6 +59,7 @@ typedef struct rt_program {
   size_t arena_bytes, scratch_bytes;             /* scratch: of each thread */
   void (*release)(struct rt_program *p);         /* the backend's: frees code and tables; rt_program_free calls it; NULL: nothing to free */
   void *owner;                                    /* the backend's */
+  uint64_t tuned;                                /* hash of the measured plans in it; 0: none */
 } rt_program;
 
 /* barriers.c: fills `thread` and `barrier` of all steps from what they read and write; right for any number of threads. Part of making

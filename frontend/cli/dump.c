@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../frontend.h"
 #include "dot.h"
 #include "options.h"
 #include "watch.h"
@@ -14,7 +15,7 @@ const cli_option cli_dump_options[] = {
   {"batch-size", "N", "default: the model's"},
   {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
-  CLI_CPU, CLI_SKIP,
+  CLI_CPU, CLI_SKIP, CLI_TUNED,
   {"output", "FILE", "instead of standard output"},
   CLI_TIME_PASSES,
   {NULL, NULL, NULL},
@@ -61,13 +62,14 @@ int cli_dump(const cli_args *a) {
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
     const ir_graph *shown = g;
-    if (strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
+    if (tuned_for(cli_get(a, "tuned", NULL), &cpu, &o.tunings, &err) == TT_OK && strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
     if (!err.status) {
       text = machine ? cg_dump(shown, stage, &cpu, watch.times ? cli_watch_kernel : NULL, &watch, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
       if (text && strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);
       else if (text) cli_write(output, text, &err);
       else if (!err.status) tt_fail(&err, TT_NO_MEMORY, "error: no memory for the text\n  at stage %s\n  fix: free memory, or take a smaller batch", stage);
     }
+    pass_tunings_free(o.tunings);
   }
   if (m) cli_warnings(m);
   free(text);

@@ -24,7 +24,7 @@ const cli_option cli_train_options[] = {
   {"flip", NULL, "augmentation: left-right"},
   {"crop", "N", "augmentation: random windows of the image padded by N"},
   {"seed", "N", "of weights, shuffling, augmentation and dropout (default 1)"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP,
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP, CLI_TUNED,
   {"log", "FILE", "JSON, a line for each step and epoch"},
   {"save", "FILE", "weights as safetensors, at the end"},
   {"checkpoint", "DIR", "all state, as often as --checkpoint-every says"},
@@ -38,7 +38,7 @@ const cli_option cli_train_options[] = {
 const cli_option cli_eval_options[] = {
   CLI_DATA,
   {"batch-size", "N", "default 64"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP,
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
 
@@ -58,7 +58,7 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
   int64_t threads, seed;
   if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
   tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
-                        .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
+                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .n_threads = (int)threads};
   return tt_model_new(info->function, arg, &o, err);
 }
 
