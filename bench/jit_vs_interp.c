@@ -8,15 +8,6 @@
 #include "../frontend/cli/options.h"
 #include "bench.h"
 
-const cli_option cli_bench_options[] = {
-  {"batch-size", "N", "default: the model's"},
-  CLI_DATA, CLI_THREADS, CLI_CPU, CLI_SKIP,
-  {"seconds", "X", "time for each model (default 15); the interpreter takes at least 3 steps"},
-  {"blas", "FILE", "matmul: a library with cblas_sgemm to compare with"},
-  {"json", "FILE", "jit-vs-interp: figures as JSON too"},
-  {NULL, NULL, NULL},
-};
-
 typedef struct { tt_model *model; rt_program *program; rt_instance *run; } side;
 
 static void side_free(side *s) {
@@ -163,12 +154,8 @@ static bool bench_kernels(const cli_args *a, const model_info *info, tt_error *e
   return ok;
 }
 
-int cli_bench(const cli_args *a) {
+int bench_steps(const cli_args *a, bool kernels) {
   tt_error err = {0};
-  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are jit-vs-interp, kernels and matmul");
-  if (strcmp(a->words[0], "matmul") == 0) return bench_matmul(a);
-  bool kernels = strcmp(a->words[0], "kernels") == 0;
-  if (!kernels && strcmp(a->words[0], "jit-vs-interp") != 0) return cli_unknown("benchmark", a->words[0], (const char *const[]){"jit-vs-interp", "kernels", "matmul", NULL});
   double seconds;
   if (!cli_double(a, "seconds", 15, &seconds)) return 2;
   const char *names[64] = {"mlp", "cnn", "resnet20"};

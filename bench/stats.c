@@ -12,6 +12,11 @@ double bench_now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double bench_random(uint64_t *state) {
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  return (double)(*state >> 40) / 16777216.0;
+}
+
 static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -22,20 +27,30 @@ static double median_of(double *v, int n) {
   return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
 }
 
-bench_stat bench_stats(const double *samples, int n) {
-  enum { RESAMPLES = 1000 };
-  bench_stat s = {.n = n};
-  double *copy = malloc((size_t)n * sizeof *copy), *medians = malloc(RESAMPLES * sizeof *medians);
-  if (n > 0 && copy && medians) {
-    memcpy(copy, samples, (size_t)n * sizeof *copy);
-    s.median = median_of(copy, n), s.best = copy[0];
+enum { RESAMPLES = 1000 };
+
+/* The median of n samples drawn with replacement. */
+static double resampled(const double *samples, int n, double *copy, uint64_t *state) {
+  for (int i = 0; i < n; i++) copy[i] = samples[(size_t)(bench_random(state) * n)];
+  return median_of(copy, n);
+}
+
+/* b NULL: of a alone. */
+static bench_stat bootstrap(const double *a, int n_a, const double *b, int n_b) {
+  bench_stat s = {.n = n_a};
+  int most = n_a > n_b ? n_a : n_b;
+  double *copy = malloc((size_t)(most + 1) * sizeof *copy), *medians = malloc(RESAMPLES * sizeof *medians);
+  if (n_a > 0 && (!b || n_b > 0) && copy && medians) {
+    memcpy(copy, a, (size_t)n_a * sizeof *copy);
+    s.median = median_of(copy, n_a), s.best = copy[0];
+    if (b) {
+      memcpy(copy, b, (size_t)n_b * sizeof *copy);
+      s.median /= median_of(copy, n_b), s.best /= copy[0];
+    }
     uint64_t state = 1;
     for (int r = 0; r < RESAMPLES; r++) {
-      for (int i = 0; i < n; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        copy[i] = samples[(state >> 33) % (uint64_t)n];
-      }
-      medians[r] = median_of(copy, n);
+      medians[r] = resampled(a, n_a, copy, &state);
+      if (b) medians[r] /= resampled(b, n_b, copy, &state);
     }
     qsort(medians, RESAMPLES, sizeof *medians, by_value);
     s.low = medians[RESAMPLES * 25 / 1000], s.high = medians[RESAMPLES * 975 / 1000 - 1];
@@ -44,6 +59,9 @@ bench_stat bench_stats(const double *samples, int n) {
   free(medians);
   return s;
 }
+
+bench_stat bench_stats(const double *samples, int n) { return bootstrap(samples, n, NULL, 0); }
+bench_stat bench_ratio(const double *a, int n_a, const double *b, int n_b) { return bootstrap(a, n_a, b, n_b); }
 
 double bench_train_flops(const ir_graph *g) {
   bool *live = ir_live(g), *trained = calloc(g->n_nodes, sizeof *trained);       /* trained: depends on a param */

@@ -43,7 +43,7 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
     return (double)out[0] + (to != NULL);                                                                                 \
   }
 /* Reads, or copies, bytes (a multiple of 8 vectors) of memory. */
-#define MEMORY_LOOPS(BITS, TARGET, V, LOAD, STORE, OR)                                                                    \
+#define MEMORY_LOOPS(BITS, TARGET, V, LOAD, STORE, STREAM, OR)                                                                    \
   __attribute__((target(TARGET))) static double read_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {   \
     const V *x = data;                                                                                                    \
     V s0 = LOAD(x), s1 = s0, s2 = s0, s3 = s0;                                                                            \
@@ -67,6 +67,17 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
         __asm__ volatile("" ::: "memory");               /* not to become a call of memcpy */                             \
       }                                                                                                                   \
     return 0;                                                                                                             \
+  }                                                                                                                       \
+  __attribute__((target(TARGET))) static double stream_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) { \
+    const V *x = data;                                   /* past the caches: what is written is not read first */         \
+    V *y = to;                                                                                                            \
+    for (int64_t r = 0; r < rounds; r++)                                                                                  \
+      for (size_t i = 0; i < bytes / sizeof(V); i += 4) {                                                                 \
+        V a = LOAD(x + i), b = LOAD(x + i + 1), c = LOAD(x + i + 2), d = LOAD(x + i + 3);                                 \
+        STREAM(y + i, a); STREAM(y + i + 1, b); STREAM(y + i + 2, c); STREAM(y + i + 3, d);                               \
+      }                                                                                                                   \
+    _mm_sfence();                                                                                                         \
+    return 0;                                                                                                             \
   }
 #define MUL_ADD_PS(a, b, c) _mm_add_ps(_mm_mul_ps(a, b), c)
 #define MUL_ADD_PD(a, b, c) _mm_add_pd(_mm_mul_pd(a, b), c)
@@ -76,15 +87,15 @@ FMA_LOOP(f32_256, "avx2,fma", __m256, float, _mm256_set1_ps, _mm256_load_ps, _mm
 FMA_LOOP(f64_256, "avx2,fma", __m256d, double, _mm256_set1_pd, _mm256_load_pd, _mm256_fmadd_pd, _mm256_add_pd)
 FMA_LOOP(f32_128, "sse2", __m128, float, _mm_set1_ps, _mm_load_ps, MUL_ADD_PS, _mm_add_ps)
 FMA_LOOP(f64_128, "sse2", __m128d, double, _mm_set1_pd, _mm_load_pd, MUL_ADD_PD, _mm_add_pd)
-MEMORY_LOOPS(512, "avx512f", __m512i, _mm512_load_si512, _mm512_store_si512, _mm512_or_si512)
-MEMORY_LOOPS(256, "avx2", __m256i, _mm256_load_si256, _mm256_store_si256, _mm256_or_si256)
-MEMORY_LOOPS(128, "sse2", __m128i, _mm_load_si128, _mm_store_si128, _mm_or_si128)
+MEMORY_LOOPS(512, "avx512f", __m512i, _mm512_load_si512, _mm512_store_si512, _mm512_stream_si512, _mm512_or_si512)
+MEMORY_LOOPS(256, "avx2", __m256i, _mm256_load_si256, _mm256_store_si256, _mm256_stream_si256, _mm256_or_si256)
+MEMORY_LOOPS(128, "sse2", __m128i, _mm_load_si128, _mm_store_si128, _mm_stream_si128, _mm_or_si128)
 
-typedef struct { const char *name; loop *f32, *f64, *read, *copy; } level;
+typedef struct { const char *name; loop *f32, *f64, *read, *copy, *stream; } level;
 static level choose(void) {
-  if (__builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, copy_512};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, copy_256};
-  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, copy_128};
+  if (__builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, copy_512, stream_512};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, copy_256, stream_256};
+  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, copy_128, stream_128};
 }
 
 /* A loop run by some threads, each on memory of its own. */
@@ -141,12 +152,58 @@ static void job_free(job *j, rt_team *team) {
   free(j->to);
 }
 
+struct rt_meter { rt_team *team; job j; loop *loops[2]; int64_t rounds[2]; double per_round; };
+
+rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err) {
+  level l = choose();
+  size_t n = (size_t)rt_team_size(team), own = kind == RT_METER_FMA ? L1_BYTES : bytes / n / (kind == RT_METER_COPY ? 2 : 1);
+  if (kind != RT_METER_FMA) own = own < 4096 ? 4096 : own / 512 * 512;
+  rt_meter *m = calloc(1, sizeof *m);
+  if (m && job_memory(&m->j, team, own)) {
+    m->team = team;
+    m->loops[0] = kind == RT_METER_FMA ? l.f32 : kind == RT_METER_READ ? l.read : l.copy;
+    m->loops[1] = kind == RT_METER_COPY ? l.stream : NULL;
+    m->per_round = (double)n * (kind == RT_METER_FMA ? 2.0 * L1_BYTES / sizeof(float) : (double)own * (kind == RT_METER_COPY ? 2 : 1));
+    return m;
+  }
+  if (m) job_free(&m->j, team);
+  free(m);
+  tt_fail(err, TT_NO_MEMORY, "error: no memory to measure the machine\n  at rt_meter_new of %zu bytes\n  fix: measure smaller blocks", bytes);
+  return NULL;
+}
+
+void rt_meter_free(rt_meter *m) {
+  if (m) job_free(&m->j, m->team);
+  free(m);
+}
+
+/* How many rounds take about a quarter slice is found once. */
+double rt_meter_sample(rt_meter *m) {
+  double best = 0;
+  for (int i = 0; i < 2 && m->loops[i]; i++) {
+    job *j = &m->j;
+    j->f = m->loops[i];
+    bool known = m->rounds[i] > 0;
+    j->rounds = known ? m->rounds[i] : 1;
+    if (!known) timed(j, m->team);
+    double t = timed(j, m->team);
+    for (; !known && t < SLICE / 4 && j->rounds < (int64_t)1 << 40; t = timed(j, m->team)) j->rounds = t * 20 < SLICE ? j->rounds * 8 : j->rounds * 2;
+    m->rounds[i] = j->rounds;
+    double rate = (double)j->rounds / t * m->per_round;
+    if (rate > best) best = rate;
+  }
+  return best;
+}
+
 double rt_machine_peak_f32(rt_team *team) {
-  job j = {.f = choose().f32};
-  double result = 0;
-  if (job_memory(&j, team, L1_BYTES)) result = rate(&j, team) * L1_BYTES / sizeof(float) * 2 * rt_team_size(team);
-  job_free(&j, team);
-  return result;
+  rt_meter *m = rt_meter_new(RT_METER_FMA, 0, team, NULL);
+  double best = 0;
+  for (int i = 0; m && i < RUNS + 1; i++) {
+    double rate = rt_meter_sample(m);
+    if (rate > best) best = rate;
+  }
+  rt_meter_free(m);
+  return best;
 }
 
 typedef struct { rt_team *team; void (*line)(void *user, const char *text); void *user; } output;

@@ -203,6 +203,13 @@ tt_status rt_checkpoint_load(const char *dir, rt_params *p, rt_position *at, tt_
 
 /* machine.c: what `tinytorch info` measures; compilation reads none of these figures. */
 TT_API double rt_machine_peak_f32(rt_team *team);     /* FLOP/s: f32 multiply-adds with one operand from L1, the whole team; takes about 50 ms */
+/* The same in samples of about 4 ms, to be spread over a longer run: that peak, or the bytes a second that the team moves together over
+ * `bytes` of memory: read, or read and written of a copy of half of them to the other half (the better of two ways to store). */
+typedef enum { RT_METER_FMA, RT_METER_READ, RT_METER_COPY } rt_meter_kind;
+typedef struct rt_meter rt_meter;
+TT_API rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err);    /* bytes: not of FMA */
+TT_API double rt_meter_sample(rt_meter *m);
+TT_API void rt_meter_free(rt_meter *m);
 TT_API void rt_machine_report(rt_team *team, void (*line)(void *user, const char *text), void *user);
 
 #ifdef __cplusplus

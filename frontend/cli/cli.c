@@ -15,7 +15,7 @@ const cli_command cli_commands[] = {
   {"opt", "FILE.tt --passes=a,b,c", "runs passes on a graph in text form and prints the result", cli_opt_options, cli_opt},
   {"plan", "MODEL [options]", "prints the memory that a model needs: its peak, what lies there, and when", cli_plan_options, cli_plan},
   {"tune", "MODEL --minutes N [--train] [options]", "measures plans for the costly kernels of a model; later compilations use those that won", cli_tune_options, cli_tune},
-  {"bench", "jit-vs-interp|kernels [MODEL ...], matmul [MxNxK ...] [options]", "times training steps: against the interpreter, or kernel by kernel; or matrix products", cli_bench_options, cli_bench},
+  {"bench", "ops|models|jit-vs-interp|kernels [WORKLOAD ...] [options]", "times ops and models against the machine's limits and other frameworks", cli_bench_options, cli_bench},
   {"selftest", "[DIR]", "checks every op, JIT against interpreter, on this CPU; with DIR, the reference cases in it", cli_selftest_options, cli_selftest},
   {"cache", "ls|verify|clear", "lists, checks or removes the compiled kernels that are kept on disk", cli_no_options, cli_cache},
   {"ops", "", "lists every op of the language", cli_no_options, cli_ops},
@@ -114,7 +114,7 @@ static void print_usage(FILE *to, const cli_command *c) {
   if (c->options[0].name) fprintf(to, "\n");
   for (const cli_option *o = c->options; o->name; o++) {
     char left[64];
-    snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+    snprintf(left, sizeof left, "--%s%s%s", o->name, o->value && o->value[0] != '[' ? " " : "", o->value ? o->value : "");
     fprintf(to, "  %-28s %s\n", left, o->about);
   }
 }
@@ -152,7 +152,8 @@ static int parse(cli_args *a, int argc, char **argv) {
       return cli_unknown("option", name, names);
     }
     const char *value = "";
-    if (o->value) {
+    if (o->value && o->value[0] == '[') value = equals ? equals + 1 : "";
+    else if (o->value) {
       value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
       if (!value) {
         fprintf(stderr, "tinytorch %s: --%s wants a value: %s\n", a->command->name, o->name, o->value);

@@ -8,7 +8,7 @@
 #include "../../codegen/codegen.h"
 #include "../tinytorch.h"
 
-typedef struct { const char *name, *value, *about; } cli_option;      /* value: what to call it in the help; NULL: a flag */
+typedef struct { const char *name, *value, *about; } cli_option;      /* value: what to call it in the help; "[=X]": may be left out; NULL: a flag */
 
 typedef struct cli_command cli_command;
 typedef struct {
