@@ -79,19 +79,46 @@ void nest_open_vector(loop_nest *ln, lp_cursor *at) {
   nest_set(ln, ln->vec, lp_add(ln->k, ln->place, ln->lane));
 }
 
-static void open_group(loop_nest *ln, lp_cursor *at, int group, bool unroll) {
+static lp_stmt *open_group(loop_nest *ln, lp_cursor *at, int group, bool unroll) {
   loop_group *p = &ln->groups[group];
   if (!p->var) p->var = lp_var_add(ln->k, "r", p->extent);
   lp_stmt *s = lp_for(ln->k, at, p->var, 0, p->extent, group == ln->vec ? lanes_for(ln, p->extent) : 0, at);
   s->unroll = unroll;
   nest_set(ln, group, lp_var(ln->k, p->var));
+  return s;
 }
 
 void nest_open_reduced(loop_nest *ln, lp_cursor *at) {
   bool unroll = ln->n_reduced <= 16 && !(ln->vec >= 0 && ln->groups[ln->vec].reduced);      /* windows of pooling */
+  ln->along = NULL;
   for (int i = 0; i < ln->n_groups; i++)
     if (ln->groups[i].reduced && i != ln->vec) open_group(ln, at, i, unroll);
-  if (ln->vec >= 0 && ln->groups[ln->vec].reduced) open_group(ln, at, ln->vec, false);
+  if (ln->vec >= 0 && ln->groups[ln->vec].reduced) ln->along = open_group(ln, at, ln->vec, false);
+}
+
+static double work_of(const lp_kernel *k, lp_ref e, bool *seen) {
+  if (!e || seen[e]) return 0;
+  const lp_expr *x = &k->exprs[e];
+  seen[e] = true;
+  double work = x->kind == LX_PHILOX ? 100 : x->kind == LX_OP && x->dtype != TT_I64 ? pass_op_cost((ir_op)x->op) : 0;
+  for (int i = 0; i < 3; i++) work += work_of(k, x->a[i], seen);
+  return work;
+}
+
+/* The plan's lanes are for all of the kernel. A stage along rows that does little by itself takes four vectors at a time: independent sums. */
+static void widen_cheap(loop_nest *ln, const lp_ref *values, int n) {
+  if (!ln->along || ln->along->lanes < 2 || n == 0) return;
+  bool *seen = calloc(ln->k->n_exprs, sizeof *seen);
+  double work = 0;
+  int64_t lanes = ln->lanes, most = 4 * ln->lx->cpu->vector_bytes / (int64_t)tt_dtype_size(nest_acc_type(ln->k->exprs[values[0]].dtype));
+  for (int i = 0; seen && i < n; i++) work += work_of(ln->k, values[i], seen);
+  for (const lp_stmt *s = ln->along->body; seen && s; s = s->next) work += work_of(ln->k, s->value, seen);      /* what is kept */
+  if (seen && work <= 8 && most > lanes) {
+    ln->lanes = most;
+    ln->along->lanes = lanes_for(ln, ln->groups[ln->vec].extent);
+    ln->lanes = lanes;
+  }
+  free(seen);
 }
 
 static lp_ref reduced_number(loop_nest *ln) {
@@ -308,6 +335,31 @@ static bool wants_local(const loop_nest *ln, ir_ref r) {
   return false;
 }
 
+/* A sum of exponentials that elements are divided by: they are multiplied by its inverse instead (half an ulp more). No other sum, because the
+ * inverse of a subnormal number is infinite. */
+static bool wants_inverse(const loop_nest *ln, const reduction *r) {
+  const ir_node *n = ir_at(ln->g, r->row);
+  bool divided = false;
+  for (ir_ref u = r->row + 1; u <= lower_last(ln->lx); u++) divided |= lower_inside(ln->lx, u) && ir_at(ln->g, u)->op == IR_div && !nest_fits(ln, u, true);
+  return divided && n->op == IR_sum && ir_at(ln->g, n->args[0])->op == IR_exp && n->dtype == r->acc;
+}
+
+static void use_inverses(loop_nest *ln, lp_ref *values, int n) {
+  lp_kernel *k = ln->k;
+  uint32_t end = k->n_exprs;
+  for (int i = 0; i < ln->n_reductions; i++) {
+    const reduction *r = &ln->reductions[i];
+    if (!r->inverse) continue;
+    lp_ref sum = lp_get(k, r->local, 0), inverse = lp_get(k, r->inverse, 0);
+    for (lp_ref e = 1; e < end; e++) {
+      lp_expr x = k->exprs[e];
+      if (x.kind != LX_OP || x.op != IR_div || x.a[1] != sum || x.dtype != r->acc || (k->exprs[x.a[0]].kind == LX_CONST)) continue;
+      lp_ref product = lp_op(k, IR_mul, x.dtype, x.a[0], inverse, 0);
+      lp_replace(k, values, n, &e, &product, 1);
+    }
+  }
+}
+
 /* Rows of shape P that can be computed now: once, not in each step of the next stages. */
 static void settle(loop_nest *ln, lp_cursor *at, int stage) {
   for (int i = 0; i < ln->n_reductions; i++) {
@@ -317,6 +369,7 @@ static void settle(loop_nest *ln, lp_cursor *at, int stage) {
     if (!last) continue;
     nest_index(ln, r->row, true, index);
     lower_hook(ln->lx, r->row, index, finished(ln, r));
+    if (wants_inverse(ln, r)) r->inverse = nest_local(ln, at, "inverse", r->acc, lp_op(ln->k, IR_div, r->acc, lp_const(ln->k, r->acc, 1), finished(ln, r), 0));
   }
   for (ir_ref r = lower_first(ln->lx); r <= lower_last(ln->lx); r++) {
     const ir_node *n = ir_at(ln->g, r);
@@ -365,6 +418,8 @@ static void stage(loop_nest *ln, lp_cursor *at, int number) {
     hook_kept(ln, &inside, number);
     for (int i = 0; i < ln->n_reductions; i++)
       if (ln->reductions[i].stage == number) values[n++] = nest_term(ln, &ln->reductions[i]);
+    use_inverses(ln, values, n);
+    widen_cheap(ln, values, n);
     nest_share(ln, &inside, values, n);
     n = 0;
     for (int i = 0; i < ln->n_reductions; i++) {
@@ -397,6 +452,8 @@ static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
     return;
   }
   for (int pass = 0; pass < 2; pass++) {
+    if (pass) use_inverses(ln, values, m);
+    if (pass && !p_only) widen_cheap(ln, values, m);
     if (pass) nest_share(ln, at, values, m);
     for (int i = 0; pass && m > 1 && i < m; i++)
       if (ln->k->exprs[values[i]].kind != LX_LOCAL && ln->k->exprs[values[i]].kind != LX_CONST)

@@ -20,6 +20,7 @@ typedef struct {
   tt_dtype acc;
   bool is_index;
   int key;                            /* of an index: the reduction of the extreme */
+  int inverse;                        /* local of 1/sum; 0: none (local 0 is the first accumulator) */
 } reduction;
 
 /* A row of shape S that several stages want and that is costly: kept in scratch. */
@@ -51,6 +52,7 @@ struct loop_nest {
   lp_ref at[TT_MAX_RANK];             /* index in S */
   lp_ref place;                       /* element of the vectorized P group at which this loop begins */
   int64_t width;                      /* elements of it that this loop does; 1 when vec is not in P */
+  lp_stmt *along;                     /* the vector loop over R that is open, or NULL */
   lp_ref lane;                        /* variable of the vector loop over P; the constant 0 when there is none */
 };
 
