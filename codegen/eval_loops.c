@@ -151,6 +151,7 @@ static void run(machine *m, const lp_stmt *s) {
       if (!m->failed) memcpy(m->buffers[s->buffer] + (size_t)i * size, &v, size);
       break;
     }
+    case LS_PREFETCH: break;
     case LS_IF:
       if (eval(m, s->guard).b) run(m, s->body);
       break;

@@ -174,6 +174,11 @@ static void print_list(printer *p, const lp_stmt *s) {
       if (s->kind == LS_SET) put(p, " = ");
       else put(p, " %s= ", ir_ops[s->op].name);
       break;
+    case LS_PREFETCH:
+      put(p, "prefetch b%d[", s->buffer);
+      print_expr(p, s->index, 0, 0);
+      put(p, "]");
+      break;
     case LS_STORE:
       put(p, "%sstore b%d[", s->stream == LP_CHECK ? "stream? " : s->stream ? "stream " : "", s->buffer);
       print_expr(p, s->index, 0, 0);
@@ -181,7 +186,7 @@ static void print_list(printer *p, const lp_stmt *s) {
       break;
     default: put(p, "if "); print_expr(p, s->guard, 0, 0);
     }
-    if (s->kind != LS_FOR && s->kind != LS_IF) {
+    if (s->kind != LS_FOR && s->kind != LS_IF && s->kind != LS_PREFETCH) {
       print_expr(p, s->value, 0, 0);
       if (s->guard) put(p, " if "), print_expr(p, s->guard, 0, 0);
     }

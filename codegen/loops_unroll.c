@@ -215,6 +215,9 @@ static bool check_list(checker *c, const lp_stmt *first) {
       if (!s->index || k->exprs[s->index].dtype != TT_I64 || t != k->buffers[s->buffer].dtype || !s->value)
         return BAD(c, "kernel %s: store to b%d of another type", k->name, s->buffer);
       break;
+    case LS_PREFETCH:
+      if (s->buffer < 0 || s->buffer >= k->n_buffers || !s->index || k->exprs[s->index].dtype != TT_I64) return BAD(c, "kernel %s: prefetch of b%d: no i64 index", k->name, s->buffer);
+      break;
     case LS_IF:
       if (!s->guard) return BAD(c, "kernel %s: if without a condition", k->name);
       if (!check_list(c, s->body)) return false;

@@ -96,6 +96,8 @@ void nest_open_reduced(loop_nest *ln, lp_cursor *at) {
   if (ln->vec >= 0 && ln->groups[ln->vec].reduced) ln->along = open_group(ln, at, ln->vec, false);
 }
 
+static const double CHEAP = 8;
+
 static double work_of(const lp_kernel *k, lp_ref e, bool *seen) {
   if (!e || seen[e]) return 0;
   const lp_expr *x = &k->exprs[e];
@@ -106,19 +108,20 @@ static double work_of(const lp_kernel *k, lp_ref e, bool *seen) {
 }
 
 /* The plan's lanes are for all of the kernel. A stage along rows that does little by itself takes four vectors at a time: independent sums. */
-static void widen_cheap(loop_nest *ln, const lp_ref *values, int n) {
+static void weigh_pass(loop_nest *ln, const lp_ref *values, int n) {
   if (!ln->along || ln->along->lanes < 2 || n == 0) return;
   bool *seen = calloc(ln->k->n_exprs, sizeof *seen);
   double work = 0;
   int64_t lanes = ln->lanes, most = 4 * ln->lx->cpu->vector_bytes / (int64_t)tt_dtype_size(nest_acc_type(ln->k->exprs[values[0]].dtype));
   for (int i = 0; seen && i < n; i++) work += work_of(ln->k, values[i], seen);
   for (const lp_stmt *s = ln->along->body; seen && s; s = s->next) work += work_of(ln->k, s->value, seen);      /* what is kept */
-  if (seen && work <= 8 && most > lanes) {
+  if (seen && work <= CHEAP && most > lanes) {
     ln->lanes = most;
     ln->along->lanes = lanes_for(ln, ln->groups[ln->vec].extent);
     ln->lanes = lanes;
   }
   free(seen);
+  if (ln->n_passes < 16) ln->passes[ln->n_passes].loop = ln->along, ln->passes[ln->n_passes++].work = work;
 }
 
 static lp_ref reduced_number(loop_nest *ln) {
@@ -419,7 +422,7 @@ static void stage(loop_nest *ln, lp_cursor *at, int number) {
     for (int i = 0; i < ln->n_reductions; i++)
       if (ln->reductions[i].stage == number) values[n++] = nest_term(ln, &ln->reductions[i]);
     use_inverses(ln, values, n);
-    widen_cheap(ln, values, n);
+    weigh_pass(ln, values, n);
     nest_share(ln, &inside, values, n);
     n = 0;
     for (int i = 0; i < ln->n_reductions; i++) {
@@ -453,7 +456,7 @@ static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
   }
   for (int pass = 0; pass < 2; pass++) {
     if (pass) use_inverses(ln, values, m);
-    if (pass && !p_only) widen_cheap(ln, values, m);
+    if (pass && !p_only) weigh_pass(ln, values, m);
     if (pass) nest_share(ln, at, values, m);
     for (int i = 0; pass && m > 1 && i < m; i++)
       if (ln->k->exprs[values[i]].kind != LX_LOCAL && ln->k->exprs[values[i]].kind != LX_CONST)
@@ -472,6 +475,7 @@ static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
 
 static void body_reductions(loop_nest *ln, lp_cursor *outside) {
   lp_cursor at = *outside;
+  ln->n_passes = 0;
   nest_open_vector(ln, &at);
   for (int s = 0; s < ln->n_stages; s++) stage(ln, &at, s);
   bool any_full = false;
@@ -483,6 +487,7 @@ static void body_reductions(loop_nest *ln, lp_cursor *outside) {
     store_results(ln, &inside, false);
     nest_close(&at);
   }
+  nest_prefetch(ln);
   store_results(ln, &at, true);
 }
 

@@ -53,6 +53,7 @@ struct loop_nest {
   lp_ref place;                       /* element of the vectorized P group at which this loop begins */
   int64_t width;                      /* elements of it that this loop does; 1 when vec is not in P */
   lp_stmt *along;                     /* the vector loop over R that is open, or NULL */
+  struct { lp_stmt *loop; double work; } passes[16]; int n_passes;      /* such loops, in order, and what an element of each costs */
   lp_ref lane;                        /* variable of the vector loop over P; the constant 0 when there is none */
 };
 
@@ -74,6 +75,7 @@ void nest_sizes(loop_nest *ln);                               /* how much a task
 bool nest_choose(loop_nest *ln);                              /* joins axes, and chooses which group is vectorized */
 bool nest_keep(loop_nest *ln);                                /* which rows are kept in scratch from one stage to the next */
 lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value);
+void nest_prefetch(loop_nest *ln);                            /* lower_stream.c: the next row comes to L1 while this one is computed */
 uint8_t nest_streams(const loop_nest *ln, ir_ref r);         /* lower_stream.c: lp_stmt.stream of stores of result r */
 /* What a special core reads and where it writes, at ln->at, for choosing loops: at most 4 of each. */
 void nest_special_roots(loop_nest *ln, lp_ref *roots, int *n_roots, lp_ref *stores, int *n_stores);

@@ -290,6 +290,19 @@ static void store(em *e, const lp_stmt *x) {
   em_touch_buffer(e, x->buffer);
 }
 
+static void prefetch(em *e, const lp_stmt *x) {
+  em_kernel *s = e->kernel;
+  int64_t stride = 0, bytes = (s->width ? s->width : 1) * (int64_t)tt_dtype_size(s->k->buffers[x->buffer].dtype);
+  if (!em_affine(e, x->index, &stride) || stride > 1) return;
+  em_val first = em_address(e, x->buffer, em_lane0(e, x->index));
+  unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", 13);
+  for (int64_t at = 0; at < bytes; at += 64) {
+    em_val offset = em_int(e->i64, (uint64_t)at), p = LLVMBuildGEP2(e->b, e->i8, first, &offset, 1, "");
+    em_val args[4] = {p, em_int(e->i32, 0), em_int(e->i32, 3), em_int(e->i32, 1)};      /* to read, to L1, data */
+    LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->context, id, &e->ptr, 1), LLVMGetIntrinsicDeclaration(e->module, id, &e->ptr, 1), args, 4, "");
+  }
+}
+
 static void statement(em *e, const lp_stmt *x) {
   em_kernel *s = e->kernel;
   int64_t index = 0;
@@ -329,6 +342,7 @@ static void statement(em *e, const lp_stmt *x) {
     break;
   }
   case LS_STORE: store(e, x); break;
+  case LS_PREFETCH: prefetch(e, x); break;
   case LS_IF: {
     if (em_is_vector(e, x->guard)) { em_bad(e, "an if on a vector", x->guard); return; }
     conditional(e, em_value(e, x->guard), x->body, NULL);
