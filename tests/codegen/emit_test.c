@@ -433,7 +433,7 @@ Test(emit, random_numbers) {
   check_all(ks, n, NULL);
 }
 
-/* Stores past the caches: into aligned buffers and others, of whole lines and of rows that end within one. */
+/* Stores past the caches, and loads ahead of their time: into aligned buffers and others, of whole lines and of rows that end within one. */
 Test(emit, streams) {
   static const int64_t rows[] = {64, 160, 37, 48, 1000};
   lp_kernel *ks[50];
@@ -446,6 +446,8 @@ Test(emit, streams) {
         lp_cursor at = {&k->body}, inside;
         lp_for(k, &at, j, 0, rows[row], lane_counts[l], &inside);
         lp_ref i = lp_add(k, lp_mul(k, lp_var(k, 0), rows[row]), lp_var(k, j)), v = lp_load(k, x, i, 0, 0);
+        lp_stmt *ahead = lp_append(k, &inside, LS_PREFETCH);
+        ahead->buffer = x, ahead->index = lp_add(k, i, lp_int(k, rows[row]));
         emit_store(k, &inside, out, i, lp_op(k, IR_add, t, v, v, 0), 0)->stream = LP_CHECK;
         ks[n++] = k;
       }
@@ -453,7 +455,7 @@ Test(emit, streams) {
   tt_error err = {0};
   cr_assert_eq(cg_cpu_get("x86-64-v2", &cpu, &err), TT_OK);
   char *text = api()->text(&cpu, ks[2 * 5 * 2], true, &err);      /* 16 lanes, rows of 64 */
-  cr_assert(text && strstr(text, "movnt") && strstr(text, "sfence"), "%s", text ? text : err.message);
+  cr_assert(text && strstr(text, "movnt") && strstr(text, "prefetch") && strstr(text, "sfence"), "%s", text ? text : err.message);
   free(text);
   check_all(ks, n, NULL);
 }
