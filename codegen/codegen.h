@@ -6,7 +6,7 @@
 
 #include "../passes/passes.h"
 #include "../runtime/image.h"
-#include "../runtime/program.h"
+#include "../runtime/runtime.h"
 #include "loops.h"
 
 /* cpu.c: what to compile for, from cpuid or by name, with a table of levels. */
@@ -44,6 +44,9 @@ bool cg_program_step(cg_program *c, const cg_step *s);
 /* Adds the copies and gives the program. owner: the backend's, freed by free_owner with the program (or here, when it fails). */
 tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);
 void cg_program_free(cg_program *c);                   /* one that is not finished; NULL is fine */
+
+/* memory.c: what the program of g, scheduled and placed, will take in a team of n_threads. */
+TT_API tt_status cg_memory(const ir_graph *g, const char *cpu, int n_threads, rt_memory *m, tt_error *err);
 
 /* shares.c: bytes[i] of argument i: task t touches only bytes t*bytes[i] .. (t+1)*bytes[i]-1 of it; 0: not known. */
 void cg_task_bytes(lp_kernel *k, int64_t *bytes);

@@ -117,12 +117,29 @@ static bool is_computed(const ir_graph *g, ir_ref r) {
   return op != IR_input && op != IR_param && op != IR_const && op != IR_assign && op != IR_poison;
 }
 
+/* Constants that have memory: all live ones but those which only their own kernel reads; these are in its code. */
+static bool *constants(cg_program *c) {
+  const ir_graph *g = c->g;
+  bool *wanted = calloc(g->n_nodes, sizeof *wanted);
+  if (!wanted) return no_memory(c), NULL;
+  for (ir_ref r = 1; r < g->n_nodes; r++) {
+    const ir_node *n = ir_at(g, r);
+    if (c->live[r] && !n->region) wanted[r] = true;
+    for (uint32_t i = 0; c->live[r] && i < n->n_args; i++) wanted[n->args[i]] |= n->region != ir_at(g, n->args[i])->region || !n->region;
+  }
+  for (uint32_t i = 0; i < g->n_outputs; i++) wanted[g->outputs[i].value] = true;
+  return wanted;
+}
+
 static bool fixed_slots(cg_program *c) {
   const ir_graph *g = c->g;
-  for (ir_ref r = 1; r < g->n_nodes; r++) {
+  bool *wanted = constants(c), ok = wanted;
+  for (ir_ref r = 1; ok && r < g->n_nodes; r++) {
     uint16_t op = ir_at(g, r)->op;
-    if ((op == IR_input || op == IR_param || (op == IR_const && c->live[r])) && !leaf_slot(c, r)) return false;
+    if (op == IR_input || op == IR_param || (op == IR_const && wanted[r])) ok = leaf_slot(c, r);
   }
+  free(wanted);
+  if (!ok) return false;
   for (uint32_t k = 1; c->placed && k < g->n_kernels; k++) {
     uint32_t n;
     const int64_t *pairs = ir_kernel_get(g, k, "inplace", &n);       /* (value, param): see memory.c */

@@ -19,6 +19,34 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, pass_optio
   return true;
 }
 
+/* The pipeline under a budget. What a program needs beside its arena is known when its kernels are lowered; so it is planned without a limit
+ * first, and once more where the limit makes other kernels. */
+static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pass_options *p, ir_graph **ready, tt_error *err) {
+  ir_graph *scheduled;
+  rt_memory m = {0};
+  tt_status status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
+  if (status != TT_OK) return status;
+  status = pass_run(scheduled, ready, "memory", NULL, p, NULL, NULL, err);
+  int threads = o->n_threads ? o->n_threads : rt_team_default_size();
+  bool fits = false;
+  for (int round = 0; round < 4 && status == TT_OK && !fits; round++) {
+    if ((status = cg_memory(*ready, o->cpu, threads, &m, err)) != TT_OK) break;
+    fits = m.total <= (size_t)o->memory_budget;
+    int64_t fixed = (int64_t)(m.total - (size_t)(*ready)->arena_bytes);
+    if (fixed > p->memory_fixed) p->memory_fixed = fixed;
+    p->memory_budget = o->memory_budget;
+    if (fits && !o->watch) break;
+    ir_graph_free(*ready);
+    *ready = NULL;
+    status = pass_run(scheduled, ready, fits && !round ? "memory" : "recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
+  }
+  if (status == TT_OK && !fits)
+    status = tt_fail(err, TT_INVALID, "error: @%s takes %zu bytes, the budget is %lld\n  at the plan of its memory\n  fix: allow more, or do not skip the pass recompute", g->name, m.total, (long long)o->memory_budget);
+  if (status != TT_OK) ir_graph_free(*ready), *ready = NULL;
+  ir_graph_free(scheduled);
+  return status;
+}
+
 tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_program **program, tt_error *err) {
   const tt_compile_options none = {0}, *o = options ? options : &none;
   tt_error own = {0};
@@ -29,13 +57,15 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   bool interp = o->backend && !strcmp(o->backend, "interp");
   if (o->backend && !interp && strcmp(o->backend, "jit"))
     return tt_fail(err, TT_INVALID, "error: there is no backend \"%s\"\n  at tt_compile of @%s\n  fix: use jit or interp", o->backend, g->name);
+  if (o->memory_budget < 0 || (o->memory_budget && interp))
+    return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
   if (!pass_options_of(o, interp, &p, err)) return err->status;
   if (p.tunings && !p.tunings->mine && o->warn) {
     char text[4300];
     snprintf(text, sizeof text, "the file of tuned plans has none of this CPU, %s: the cost model's are used\n  at %.4000s\n  fix: run tinytorch tune on this CPU, or leave the file out", p.tunings->cpu, o->tuned);
     o->warn(o->user, text);
   }
-  tt_status status = pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
+  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
   cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .kernel = o->kernel, .warn = o->warn, .user = o->user, .stop = o->stop};
   if (status == TT_OK) {
     status = interp ? cg_interp(ready, &c, program, err) : cg_jit(ready, &c, program, err);

@@ -142,6 +142,8 @@ typedef struct {
   const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
   tt_param_group groups[8];        /* up to the first without a pattern */
   double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */
+  int64_t memory_budget;           /* > 0: the most bytes that a run may need, tensors and scratch of n_threads included (0: the default team);
+                                      values are computed again instead of kept where that is needed. An error names the least it can reach */
   bool gradients;                  /* every parameter's gradient is also an output, "grad.NAME" */
   void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* after every pass */
   /* After every kernel, by one thread at a time, which may be any: the done-th of total; milliseconds of lowering, LLVM IR and machine code; cached: its
@@ -196,6 +198,7 @@ typedef struct {
   const char *optimizer, *hyper;   /* as in tt_compile_options */
   tt_param_group groups[8];
   double clip_norm;
+  int64_t memory_budget;           /* of the training step, as in tt_compile_options */
   uint64_t seed;                   /* of shuffling, augmentation, dropout */
   bool flip; int crop;             /* augmentation: tt_loader_options */
   const char *log, *checkpoint;    /* JSON lines; folder */

@@ -55,7 +55,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
   f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total,
                              .step_size = o->step_size, .gamma = o->gamma};
-  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
+  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
   memcpy(c.groups, o->groups, sizeof c.groups);
   if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;
   f.step = p->step;

@@ -22,32 +22,36 @@ typedef struct {
   place_buffer *buffers;
 } plan;
 
+void place_lives(const ir_graph *g, const group *groups, int n, int *maker, int *last) {
+  for (ir_ref r = 0; r < g->n_nodes; r++) maker[r] = last[r] = -1;
+  for (int k = 0; k < n; k++)
+    for (int i = 0; i < groups[k].n; i++) {
+      const ir_node *r = ir_at(g, groups[k].rows[i]);
+      maker[groups[k].rows[i]] = k;
+      for (uint32_t j = 0; j < r->n_args; j++) last[r->args[j]] = k;
+    }
+}
+
 static bool start(plan *p) {
   const ir_graph *g = p->g;
   if (!(p->groups = groups_of(g, &p->n))) return false;
   p->maker = malloc(g->n_nodes * sizeof *p->maker), p->last = malloc(g->n_nodes * sizeof *p->last), p->of = malloc(g->n_nodes * sizeof *p->of);
   p->over = calloc(g->n_nodes, sizeof *p->over), p->buffers = calloc(g->n_nodes, sizeof *p->buffers);
   if (!p->maker || !p->last || !p->of || !p->over || !p->buffers) return false;
-  for (ir_ref r = 0; r < g->n_nodes; r++) p->maker[r] = p->last[r] = p->of[r] = -1;
-  for (int k = 0; k < p->n; k++)
-    for (int i = 0; i < p->groups[k].n; i++) {
-      const ir_node *r = ir_at(g, p->groups[k].rows[i]);
-      p->maker[p->groups[k].rows[i]] = k;
-      for (uint32_t j = 0; j < r->n_args; j++) p->last[r->args[j]] = k;
-    }
+  for (ir_ref r = 0; r < g->n_nodes; r++) p->of[r] = -1;
+  place_lives(g, p->groups, p->n, p->maker, p->last);
   return true;
 }
 
-static void params_in_place(plan *p, const bool *is_output) {
-  const ir_graph *g = p->g;
+void place_params(const ir_graph *g, const group *groups, int n, const int *maker, int *last, const bool *is_output, ir_ref *over) {
   for (uint32_t i = 0; i < g->n_effects; i++) {
     ir_ref param = ir_at(g, g->effects[i])->args[0], value = ir_at(g, g->effects[i])->args[1];
-    int k = p->maker[value];
+    int k = maker[value];
     if (k < 0) continue;                                /* a leaf */
-    const group *x = &p->groups[k];
-    bool fits = !is_output[value] && !p->over[value] && p->last[param] <= k && form_in_place(g, x->rows, x->n, x->result, value, param);
-    if (fits) p->over[value] = param;
-    else p->last[value] = p->n;                         /* copied when all is done */
+    const group *x = &groups[k];
+    bool fits = !is_output[value] && !over[value] && last[param] <= k && form_in_place(g, x->rows, x->n, x->result, value, param);
+    if (fits) over[value] = param;
+    else last[value] = n;                               /* copied when all is done */
   }
 }
 
@@ -123,7 +127,7 @@ tt_status pass_memory(const ir_graph *in, ir_graph *out, const pass_options *opt
   bool *is_output = calloc(in->n_nodes, sizeof *is_output), ok = is_output && start(&p);
   if (ok) {
     for (uint32_t i = 0; i < in->n_outputs; i++) is_output[in->outputs[i].value] = true;
-    params_in_place(&p, is_output);
+    place_params(in, p.groups, p.n, p.maker, p.last, is_output, p.over);
     make_buffers(&p, is_output);
     ok = (out->arena_bytes = place_buffers(p.buffers, p.n_buffers)) >= 0 && emit(&p, out);
   }

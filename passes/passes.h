@@ -14,6 +14,8 @@ typedef struct {
   int n_groups;
   double clip_norm;               /* > 0: gradients are scaled so that their global 2-norm is at most this (Pascanu et al. 2013) */
   bool gradients;                 /* every param's gradient is also an output, "grad.NAME" */
+  int64_t memory_budget;          /* > 0: recompute makes values again until the arena is at most this less memory_fixed */
+  int64_t memory_fixed;           /* bytes that a run needs beside the arena: parameters, inputs, outputs, constants, scratch */
   int vector_bytes;               /* of the target CPU: 16, 32, 64 */
   int n_registers;                /* vector registers: 16, 32 */
   const char *skip;               /* "layout,fuse": optional passes left out */

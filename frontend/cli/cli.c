@@ -229,6 +229,20 @@ bool cli_double(const cli_args *a, const char *option, double otherwise, double 
   return false;
 }
 
+bool cli_bytes(const cli_args *a, const char *option, int64_t *value) {
+  static const struct { const char *suffix; double factor; } units[] = {{"", 1}, {"B", 1}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+  const char *text = cli_get(a, option, NULL);
+  *value = 0;
+  if (!text) return true;
+  char *end;
+  double v = strtod(text, &end);
+  end += strspn(end, " ");
+  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+    if (end != text && strcmp(end, units[i].suffix) == 0 && v > 0 && v * units[i].factor >= 1 && v * units[i].factor < 1e15) return *value = (int64_t)(v * units[i].factor), true;
+  fprintf(stderr, "tinytorch %s: --%s wants a size above 0, such as 96KiB, 50MiB or 1.5GiB, not '%s'\n", a->command->name, option, text);
+  return false;
+}
+
 char *cli_read_file(const char *path, size_t *length, tt_error *err) {
   FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
   if (!f) {

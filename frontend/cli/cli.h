@@ -33,6 +33,7 @@ bool cli_has(const cli_args *a, const char *option);
 /* Numbers checked whole and in range: what is not is an error that names the option; false then. */
 bool cli_int(const cli_args *a, const char *option, int64_t otherwise, int64_t least, int64_t *value);
 bool cli_double(const cli_args *a, const char *option, double otherwise, double *value);
+bool cli_bytes(const cli_args *a, const char *option, int64_t *value);     /* "1048576", "96KiB", "1.5MiB", "2GiB"; 0: not given */
 /* "unknown X 'word'; did you mean a, b?" on stderr; returns 2. names ends with NULL. */
 int cli_unknown(const char *what, const char *word, const char *const *names);
 /* Whether the option, if it is given, is one of the names; else cli_unknown has said so. */

@@ -10,6 +10,7 @@
 #define CLI_CPU {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4 or native (default: TT_CPU, else native)"}
 #define CLI_TUNED {"tuned", "FILE", "plans that tinytorch tune measured, or none (default: the file that tune writes, where it is)"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
+#define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
 #define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files)"}
 
 /* A row of the table of models, or NULL after saying which names are valid. */

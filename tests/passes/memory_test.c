@@ -276,6 +276,72 @@ Test(memory, overlapping_offsets_are_refused) {
   ir_graph_free(g), ir_graph_free(f), ir_graph_free(back);
 }
 
+/* The least arena that recompute says it can reach. */
+static int64_t least_arena(const ir_graph *scheduled, pass_options o) {
+  tt_error err = {0};
+  ir_graph *out;
+  o.memory_budget = 1;
+  if (pass_run(scheduled, &out, "recompute,memory", NULL, &o, NULL, NULL, &err) == TT_OK) return ir_graph_free(out), 0;
+  long long bytes = -1;
+  const char *allow = strstr(err.message, "fix: allow ");
+  cr_assert(allow && sscanf(allow, "fix: allow %lld", &bytes) == 1, "%s", err.message);
+  return bytes;
+}
+
+/* At every budget: the arena is within it, it runs in its arena, the numbers are those without a budget to the bit, and no budget costs more than a smaller one. */
+static void check_budgets(ir_graph *g, const char *names, const pass_options *options, double reach) {
+  pass_options o = *options;
+  ir_graph *scheduled = passes(g, names, &o), *whole = passes(scheduled, "memory", &o);
+  int64_t all = whole->arena_bytes, least = least_arena(scheduled, o);
+  cr_expect_leq((double)least, reach * (double)all, "%s: of %lld bytes at least %lld", g->name, (long long)all, (long long)least);
+  double work = 0;
+  for (int i = 0; i <= 6; i++) {
+    if (all == 0 || (least == 0 && i == 6)) continue;
+    o.memory_budget = all - (all - least) * i / 6;
+    ir_graph *f = passes(scheduled, "recompute,memory", &o);
+    cr_expect_leq(f->arena_bytes, o.memory_budget);
+    cr_expect_geq(pass_work(f), work);
+    work = pass_work(f);
+    expect_same(whole, f, 0, g->name);
+    ir_graph_free(f);
+    check(ir_clone(scheduled), "recompute,memory", &o, 1.7);
+    check_plan(ir_clone(scheduled), "recompute,memory", &o);
+  }
+  ir_graph_free(g), ir_graph_free(scheduled), ir_graph_free(whole);
+}
+
+Test(memory, budgets_hold_to_the_same_bits) {
+  pass_options o = options_of_test;
+  const char *names = "simplify,grad,update,decompose,tidy,layout,fuse,schedule";
+  o.train = true, o.optimizer = "adam", o.hyper = "";
+  check_budgets(mlp(32, 12, 16, 10), names, &o, 1);
+  check_budgets(cnn(4, 8, 4, false), names, &o, 0.9);
+  check_budgets(cnn(4, 9, 4, true), names, &o, 0.9);
+  check_budgets(transformer(4, 6, 8, 2), names, &o, 0.9);
+  check_budgets(transformer(4, 6, 8, 2), "simplify,grad,update,decompose,tidy,schedule", &o, 0.9);
+  o.train = false;
+  for (int i = 0; i < 60; i++) check_budgets(random_graph((uint64_t)i + 300, 20 + i), i % 2 ? "decompose,tidy,fuse,schedule" : "decompose,schedule", &o, 1);
+}
+
+/* A chain of elementwise layers, each kept for its derivative, is the textbook case: the arena shrinks far below one value a layer. */
+Test(memory, a_deep_chain_is_made_again) {
+  ir_graph *g = ir_graph_new("deep");
+  ir_ref x = ir_input(g, "x", TT_F32, S(64, 32));
+  char name[20];
+  for (int i = 0; i < 24; i++) {
+    snprintf(name, sizeof name, "w%d", i);
+    x = ir_ew1(g, IR_tanh, ir_matmul(g, x, ir_param(g, name, TT_F32, S(32, 32), true), false, false, 1));
+  }
+  ir_output_add(g, "loss", ir_mean(g, ir_ew2(g, IR_mul, x, x), NULL, 0, false));
+  pass_options o = options_of_test;
+  o.train = true, o.optimizer = "sgd", o.hyper = "";
+  ir_graph *scheduled = passes(g, "simplify,grad,update,decompose,tidy,layout,fuse,schedule", &o), *whole = passes(scheduled, "memory", &o);
+  cr_expect_geq(whole->arena_bytes, 24 * 64 * 32 * 4);
+  cr_expect_leq(least_arena(scheduled, o), whole->arena_bytes / 2);
+  ir_graph_free(scheduled), ir_graph_free(whole);
+  check_budgets(g, "simplify,grad,update,decompose,tidy,layout,fuse,schedule", &o, 0.5);
+}
+
 /* Rows without elements and of rank 0 take no harm. */
 Test(memory, empty_shapes) {
   ir_graph *g = ir_graph_new("empty");
