@@ -40,7 +40,7 @@ struct bench_family {
   const char *skip;                      /* passes left out */
 };
 extern const bench_family bench_families[];        /* ends with a NULL kind */
-extern const char *const bench_op_names[], *const bench_model_names[], *const bench_train_names[];   /* what is timed when none is named */
+extern const char *const bench_op_names[], *const bench_model_names[], *const bench_compile_names[], *const bench_memory_names[];   /* what is timed when none is named */
 
 bool bench_parse(const char *name, bench_workload *w, tt_error *err);      /* "op." may be left out */
 double bench_flops(const bench_workload *w);
@@ -83,9 +83,14 @@ void bench_side_close(bench_side *s);
 /* ours.c */
 typedef struct { const char *cpu, *skip; } bench_target;
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *o, tt_error *err);
-/* Bytes of inputs and of outputs, each once; and whether a kernel works by Winograd's algorithm. */
-typedef struct { double in, out, params; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
+/* Bytes of inputs, outputs and parameters, each once; of all that the program needs; whether a kernel works by Winograd's algorithm. */
+typedef struct { double in, out, params, plan; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
 bench_facts bench_ours_facts(const bench_side *s);
+
+/* child.c: `bench start WORKLOAD` in a process of its own, whose line of JSON is given; *started: when, of bench_now. The on-disk cache is in the
+ * folder `cache`. */
+int bench_start(const cli_args *a);
+json_t *bench_child(const cli_args *a, const char *workload, int threads, int steps, const char *cache, double *started, tt_error *err);
 
 /* peer.c: `folder`/peer FRAMEWORK WORKLOAD --serve. start begins, ready waits for its first line. */
 bool bench_peer_start(bench_side *s, const char *folder, const char *framework, const char *workload, int threads, const bench_cores *cores);
@@ -94,6 +99,11 @@ double bench_peer_figure(const bench_side *s, const char *key);       /* of its 
 
 /* blas.c */
 bool bench_blas(bench_side *s, const char *file, const bench_workload *w, int threads);
+
+const char *bench_peers_folder(const cli_args *a);           /* --peers; NULL: not given */
+bool bench_framework_wanted(const cli_args *a, const char *framework);      /* --frameworks */
+/* Starts those that have the workload and are wanted into sides; how many. */
+int bench_peers_start(const cli_args *a, const bench_workload *w, int threads, const bench_cores *cores, bench_side *sides, int most);
 
 /* -- turns.c ----------------------------------------------------------------------------------------------------------------- */
 
@@ -120,8 +130,17 @@ const char *bench_text(const json_t *object, const char *key);              /* "
 
 /* -- commands ---------------------------------------------------------------------------------------------------------------- */
 
+enum { BENCH_MOST_NAMES = 256, BENCH_MOST_SIDES = 24 };
+/* The workloads that the command names: each by its whole name, or by the beginning of usual ones; none named: all usual ones. -1: err. */
+int bench_names(const cli_args *a, const char *const *usual, bench_workload *w, tt_error *err);
 int bench_figures(const cli_args *a, bool models);           /* figures.c: ops, models */
+int bench_costs(const cli_args *a, bool memory);             /* costs.c: compile, memory */
 int bench_steps(const cli_args *a, bool kernels);            /* jit_vs_interp.c: jit-vs-interp, kernels */
-bool bench_save(const cli_args *a, const json_t *run, tt_error *err);        /* --json */
+int bench_finish(const cli_args *a, const json_t *run, tt_error *err);       /* --json, --svg, --compare; 1: it regressed, or err */
+
+char *bench_svg(const json_t *run);                          /* plot.c; malloc'ed; NULL: no memory */
+/* compare.c: prints row by row; how many results are slower than in the older run. path: of that. */
+int bench_compare(const json_t *old, const json_t *run, const char *path, tt_error *err);
+json_t *bench_load(const char *path, tt_error *err);
 
 #endif

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_SIDES = 24, MOST_NAMES = 256 };
-
 typedef struct {
   const cli_args *a;
   bench_ruler ruler;
@@ -25,24 +23,7 @@ static void sample_stream(void *user) {
   if (v > s->best) s->best = v;
 }
 
-static bool wanted(const cli_args *a, const char *framework) {
-  const char *list = cli_get(a, "frameworks", NULL);
-  size_t n = strlen(framework);
-  for (const char *at = list; at && (at = strstr(at, framework)); at += n)
-    if ((at == list || at[-1] == ',') && (at[n] == 0 || at[n] == ',')) return true;
-  return !list;
-}
-
-/* All peers of the workload are started at once, then waited for. */
-static int start_peers(session *s, const bench_workload *w, bench_side *sides, int n) {
-  char framework[40];
-  int first = n;
-  for (const char *at = w->family->peers; at && *at && n < MOST_SIDES; at += strspn(at, " ")) {
-    size_t length = strcspn(at, " ");
-    snprintf(framework, sizeof framework, "%.*s", (int)length, at);
-    at += length;
-    if (wanted(s->a, framework)) bench_peer_start(&sides[n++], s->peers, framework, w->name, s->threads, &s->ruler.inherited);
-  }
+static int wait_for_peers(const bench_workload *w, bench_side *sides, int first, int n) {
   for (int i = first; i < n; i++) {
     if (!sides[i].error[0]) bench_peer_ready(&sides[i], 300);
     if (!sides[i].error[0] && (sides[i].flops != bench_flops(w) || sides[i].bytes != bench_bytes(w)))
@@ -54,14 +35,14 @@ static int start_peers(session *s, const bench_workload *w, bench_side *sides, i
 static bool is_product(const bench_workload *w) { return !strncmp(w->family->what, "matmul", 6) || !strcmp(w->family->what, "bmm"); }
 
 static bool one(session *s, const bench_workload *w, tt_error *err) {
-  bench_side sides[MOST_SIDES] = {0};
+  bench_side sides[BENCH_MOST_SIDES] = {0};
   int n = 1;
   bool op = !strcmp(w->family->kind, "op");
   if (!bench_ours(&sides[0], w, s->ruler.team, &s->target, err)) return false;
   bench_facts facts = bench_ours_facts(&sides[0]);
-  for (int i = 0; i < s->a->n_given && is_product(w) && n < MOST_SIDES; i++)
+  for (int i = 0; i < s->a->n_given && is_product(w) && n < BENCH_MOST_SIDES; i++)
     if (!strcmp(s->a->given[i]->name, "blas")) bench_blas(&sides[n++], s->a->values[i], w, s->threads);
-  if (s->peers) n = start_peers(s, w, sides, n);
+  if (s->peers) n = wait_for_peers(w, sides, n, n + bench_peers_start(s->a, w, s->threads, &s->ruler.inherited, sides + n, BENCH_MOST_SIDES - n));
   double traffic = bench_bytes(w) > 0 ? bench_bytes(w) : facts.in + facts.out;
   bool reads = facts.out < 0.1 * facts.in && !facts.params;
   stream of = {0};
@@ -88,44 +69,35 @@ static bool one(session *s, const bench_workload *w, tt_error *err) {
   return true;
 }
 
-/* A name, or the beginning of names that are timed by default: "matmul", "train". */
-static int names_of(const cli_args *a, bool models, const char **names) {
-  const char *const *usual = models ? bench_model_names : bench_op_names;
+int bench_names(const cli_args *a, const char *const *usual, bench_workload *w, tt_error *err) {
   int n = 0;
   if (a->n_words == 1)
-    for (; usual[n]; n++) names[n] = usual[n];
-  for (int i = 1; i < a->n_words; i++) {
+    for (; usual[n]; n++) bench_parse(usual[n], &w[n], err);
+  for (int i = 1; i < a->n_words && !err->status; i++) {
     const char *word = a->words[i];
     size_t length = strlen(word);
     int before = n;
-    for (int k = 0; usual[k] && n < MOST_NAMES; k++) {
+    for (int k = 0; usual[k] && n < BENCH_MOST_NAMES; k++) {
       const char *full = usual[k], *brief = strchr(full, '.') + 1;
-      if ((!strncmp(full, word, length) && (full[length] == '.' || !full[length])) || (!strncmp(brief, word, length) && (brief[length] == '.' || !brief[length]))) names[n++] = full;
+      if ((!strncmp(full, word, length) && (full[length] == '.' || !full[length])) || (!strncmp(brief, word, length) && (brief[length] == '.' || !brief[length]))) bench_parse(full, &w[n++], err);
     }
-    if (n == before && n < MOST_NAMES) names[n++] = word;
+    if (n == before && n < BENCH_MOST_NAMES) bench_parse(word, &w[n++], err);
   }
-  return n;
-}
-
-static const char *peers_folder(const cli_args *a) {
-  const char *given = cli_get(a, "peers", NULL), *set = getenv("TINYTORCH_PEERS_DIR");
-  if (!given || given[0]) return given;
-  return set && set[0] ? set : "../shared/peers";
+  return err->status ? -1 : n;
 }
 
 int bench_figures(const cli_args *a, bool models) {
   tt_error err = {0};
   int64_t threads;
-  session s = {.a = a, .target = {cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL)}, .peers = peers_folder(a)};
+  session s = {.a = a, .target = {cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL)}, .peers = bench_peers_folder(a)};
   if (!cli_int(a, "threads", 1, 1, &threads) || !cli_double(a, "seconds", 0.5, &s.seconds)) return 2;
   s.threads = (int)threads;
-  const char *names[MOST_NAMES];
-  bench_workload w[MOST_NAMES];
-  int n = names_of(a, models, names);
-  for (int i = 0; i < n; i++)
-    if (!bench_parse(names[i], &w[i], &err)) return cli_fail(&err);
+  bench_workload w[BENCH_MOST_NAMES];
+  int n = bench_names(a, models ? bench_model_names : bench_op_names, w, &err);
+  if (n < 0) return cli_fail(&err);
   signal(SIGPIPE, SIG_IGN);
   s.run = bench_run_new(models ? "models" : "ops", s.threads);
+  int failed = 0;
   bool ok = bench_ruler_open(&s.ruler, s.threads, &err);
   if (ok) printf("%d thread%s; medians with 95%% intervals; %% of the measured f32 peak, %.1f GFLOP/s so far\n", s.threads, s.threads > 1 ? "s" : "", s.ruler.peak / 1e9);
   for (int i = 0; i < n && ok; i++) ok = one(&s, &w[i], &err);
@@ -133,10 +105,10 @@ int bench_figures(const cli_args *a, bool models) {
     while (s.ruler.n_peaks < 20) bench_ruler_look(&s.ruler);
     bench_run_finish(s.run, &s.ruler);
     printf("peak: %.1f GFLOP/s, the best of %d samples\n", s.ruler.peak / 1e9, s.ruler.n_peaks);
-    ok = bench_save(a, s.run, &err);
+    failed = bench_over_peak(s.run) > 0;
+    failed |= bench_finish(a, s.run, &err);
   }
-  int over = ok ? bench_over_peak(s.run) : 0;
   json_decref(s.run);
   bench_ruler_close(&s.ruler);
-  return err.status ? cli_fail(&err) : over > 0;
+  return err.status ? cli_fail(&err) : failed;
 }

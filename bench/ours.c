@@ -92,7 +92,7 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
   o->facts.compile_ms = 1e3 * (bench_now() - start);
   ok = ok && (o->run = rt_instance_new(o->program, team, err)) && bind_all(o, t, !strcmp(f->what, "tiny") ? 4 : w->n > 1 ? w->size[1] : 10, err);
   for (uint32_t i = 0; ok && i < o->program->n_steps; i++) o->facts.winograd |= o->program->steps[i].name && strstr(o->program->steps[i].name, "winograd");
-  if (ok) o->facts.kernels = o->program->n_steps;
+  if (ok) o->facts.kernels = o->program->n_steps, o->facts.plan = (double)rt_program_memory(o->program, rt_team_size(team)).total;
   ir_graph_free(g);
   tt_trace_free(t);
   if (ok) return true;

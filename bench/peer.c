@@ -173,3 +173,29 @@ double bench_peer_figure(const bench_side *s, const char *key) {
   const peer *p = s->self;
   return p && p->greeting ? json_number_value(json_object_get(p->greeting, key)) : 0;
 }
+
+const char *bench_peers_folder(const cli_args *a) {
+  const char *given = cli_get(a, "peers", NULL), *set = getenv("TINYTORCH_PEERS_DIR");
+  if (!given || given[0]) return given;
+  return set && set[0] ? set : "../shared/peers";
+}
+
+bool bench_framework_wanted(const cli_args *a, const char *framework) {
+  const char *list = cli_get(a, "frameworks", NULL);
+  size_t n = strlen(framework);
+  for (const char *at = list; at && (at = strstr(at, framework)); at += n)
+    if ((at == list || at[-1] == ',') && (at[n] == 0 || at[n] == ',')) return true;
+  return !list;
+}
+
+int bench_peers_start(const cli_args *a, const bench_workload *w, int threads, const bench_cores *cores, bench_side *sides, int most) {
+  char framework[40];
+  int n = 0;
+  for (const char *at = w->family->peers; at && *at && n < most; at += strspn(at, " ")) {
+    size_t length = strcspn(at, " ");
+    snprintf(framework, sizeof framework, "%.*s", (int)length, at);
+    at += length;
+    if (bench_framework_wanted(a, framework)) bench_peer_start(&sides[n++], bench_peers_folder(a), framework, w->name, threads, cores);
+  }
+  return n;
+}

@@ -173,12 +173,21 @@ int bench_over_peak(const json_t *run) {
   return n;
 }
 
-bool bench_save(const cli_args *a, const json_t *run, tt_error *err) {
-  const char *file = cli_get(a, "json", NULL);
-  if (!file) return true;
-  char *text = json_dumps(run, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+/* To the file that an option names, when it does. */
+static bool write_to(const cli_args *a, const char *option, char *text, tt_error *err) {
+  const char *file = cli_get(a, option, NULL);
   bool ok = text && cli_write(file, text, err);
-  if (!text) tt_fail(err, TT_NO_MEMORY, "error: no memory for the figures as JSON\n  at %s\n  fix: free memory", file);
+  if (!text) tt_fail(err, TT_NO_MEMORY, "error: no memory for the figures\n  at %s\n  fix: free memory", file);
   free(text);
   return ok;
+}
+
+int bench_finish(const cli_args *a, const json_t *run, tt_error *err) {
+  if (cli_has(a, "json") && !write_to(a, "json", json_dumps(run, JSON_INDENT(1) | JSON_REAL_PRECISION(9)), err)) return 1;
+  if (cli_has(a, "svg") && !write_to(a, "svg", bench_svg(run), err)) return 1;
+  const char *file = cli_get(a, "compare", NULL);
+  json_t *old = file ? bench_load(file, err) : NULL;
+  int regressions = old ? bench_compare(old, run, file, err) : 0;
+  json_decref(old);
+  return regressions > 0 || err->status;
 }
