@@ -32,7 +32,7 @@ static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
 static int64_t count_phases(const ir_node *n) {
   int64_t all = 1;
   int count = 0;
-  if (n->op == IR_matmul) return 1;
+  if (n->op != IR_conv) return 1;
   const int64_t *stride = ir_ints(n, "stride", &count), *x_dilation = ir_ints(n, "x_dilation", &count);
   for (int i = 0; i < count; i++) all *= x_dilation[i] / gcd(stride[i], x_dilation[i]);
   return all;
@@ -185,7 +185,7 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
   int64_t n_phases = 1;
   if (ok) {
     for (ir_ref r = lower_first(lx); r <= lower_last(lx); r++)
-      if (ir_at(g, r)->region == region && (ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv)) phase[0].row = r;
+      if (ir_at(g, r)->region == region && ir_ops[ir_at(g, r)->op].kind == IR_CONTRACTION) phase[0].row = r;
     ir_ref row = phase[0].row;
     if (row) n_phases = count_phases(ir_at(g, row));
     if (!row || n_phases > MAX_PHASES) {
@@ -198,13 +198,15 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
     tt_dtype t = ir_at(g, row)->dtype;
     phase[0].acc_type = t == TT_F16 || t == TT_BF16 ? TT_F32 : t;
   }
-  for (int64_t i = n_phases - 1; ok && i >= 0; i--) {
+  bool winograd = ok && ir_at(g, phase[0].row)->op == IR_winograd;
+  if (winograd) con_winograd(lx, phase[0].row);
+  for (int64_t i = n_phases - 1; ok && !winograd && i >= 0; i--) {
     phase[i] = phase[0];
     ok = plan(&phase[i], i);
     k->tasks += phase[i].n_tasks;
   }
   int64_t done = 0;
-  for (int64_t i = 0; ok && i < n_phases; i++) {
+  for (int64_t i = 0; ok && !winograd && i < n_phases; i++) {
     contraction *c = &phase[i];
     lp_cursor *end = &(lp_cursor){&k->body};
     while (*end->tail) end->tail = &(*end->tail)->next;

@@ -59,7 +59,12 @@ int64_t con_nearest_divisor(int64_t n, int64_t wanted);                         
 /* contract_choose.c */
 bool con_choose(contraction *c);              /* false: a plan entry of the kernel cannot be had */
 
+/* winograd.c */
+void con_winograd(lower_ctx *lx, ir_ref row);
+
 /* contract_build.c */
+void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *index, lp_ref value);   /* row has this value there: epilogue and stores */
+bool con_costly(const ir_graph *g, uint32_t region);                                                  /* contract_choose.c: functions in the epilogue */
 void con_count_tasks(contraction *c);
 void con_dot_products(contraction *c);
 void con_register_tiles(contraction *c);

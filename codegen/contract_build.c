@@ -91,22 +91,20 @@ static lp_ref row_index(contraction *c, const tile_place *place, int64_t rows, l
 }
 
 /* All values before the first store: a result may stand where something that the epilogue reads stood. */
-static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at, lp_ref value) {
+void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *from, lp_ref value) {
   enum { MOST = 16 };
-  lower_ctx *lx = c->lx;
-  const ir_node *n = ir_at(c->g, c->row);
+  const ir_node *n = ir_at(lx->g, row);
   int count = lower_n_results(lx);
-  lp_ref index[MOST], values[MOST], from[TT_MAX_RANK];
+  lp_ref index[MOST], values[MOST];
   if (lx->k->exprs[value].dtype != n->dtype) value = lp_op(lx->k, IR_cast, n->dtype, value, 0, 0);
-  con_result_at(c, lx->k, at, from);
-  lower_hook(lx, c->row, from, value);
+  lower_hook(lx, row, from, value);
   if (count > MOST) {
-    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", c->g->kernels[lx->region].name, count, MOST);
+    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", lx->g->kernels[lx->region].name, count, MOST);
     return;
   }
   for (int i = 0; i < count; i++) {
     lp_ref to[TT_MAX_RANK];
-    if (!lower_push(lx, c->row, lower_result(lx, i), from, to)) return;      /* lower_push has failed the kernel */
+    if (!lower_push(lx, row, lower_result(lx, i), from, to)) return;      /* lower_push has failed the kernel */
     index[i] = lower_linear(lx, lower_result(lx, i), to);
     values[i] = lower_pull(lx, lower_result(lx, i), to);
     if (count == 1) break;
@@ -118,6 +116,12 @@ static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at
     lp_stmt *s = lp_append(lx->k, at_cursor, LS_STORE);
     s->buffer = lower_result_buffer(lx, i), s->index = index[i], s->value = values[i];
   }
+}
+
+static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at, lp_ref value) {
+  lp_ref index[TT_MAX_RANK];
+  con_result_at(c, c->lx->k, at, index);
+  con_store(c->lx, c->row, at_cursor, index, value);
 }
 
 /* One tile of `rows` rows at row number first_row. */

@@ -52,7 +52,7 @@ static void choose_tile(contraction *c, int64_t machine_lanes) {
   }
 }
 
-static bool costly(const ir_graph *g, uint32_t region) {
+bool con_costly(const ir_graph *g, uint32_t region) {
   for (ir_ref r = g->kernels[region].first; r && r <= g->kernels[region].last; r++)
     if (ir_at(g, r)->region == region && pass_op_cost((ir_op)ir_at(g, r)->op) >= PASS_COSTLY) return true;
   return false;
@@ -119,7 +119,7 @@ bool con_choose(contraction *c) {
   int64_t inner = sum_all ? sum_all / outermost : 1, panels = (v->extent + c->lanes - 1) / c->lanes;
   bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
   /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
-  c->slow = costly(c->g, c->lx->region);
+  c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
   if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;

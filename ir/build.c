@@ -342,6 +342,12 @@ ir_ref ir_conv(ir_graph *g, ir_ref x, ir_ref w, const ir_conv_attrs *attrs) {
   return EMIT(IR_conv, &to, x, w);
 }
 
+ir_ref ir_winograd(ir_graph *g, ir_ref x, ir_ref u, int64_t tile, const int64_t *size) {
+  words to = {0};
+  put(&to, tile), put_list(&to, size, 3);
+  return EMIT(IR_winograd, &to, x, u);
+}
+
 /* ---- index ---- */
 
 ir_ref ir_gather(ir_graph *g, ir_ref x, ir_ref index, int axis) {

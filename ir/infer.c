@@ -421,6 +421,24 @@ static bool infer_conv(ctx *c) {
   return split(c, x.dim[2]);
 }
 
+static bool infer_winograd(ctx *c) {
+  tt_shape x = arg_shape(c, 0), u = arg_shape(c, 1);
+  const int64_t *size;
+  int64_t tile = ir_int(&c->row, "tile"), a = tile + 2;
+  if (!one_type(c, 0, 1) || !takes(c, 0, ir_ops[IR_winograd].takes) || !list_of(c, "size", 3, 0, &size)) return false;
+  if (tile != 2 && tile != 4) FAIL("take 2 or 4", "tile=%lld", LL(tile));
+  if (x.rank != 5 || x.dim[1] != 1) FAIL("reshape it to [N, 1, C, X, Y]", "%s is %s", NAME(0), SHAPE(&x));
+  if (u.rank != 4 || u.dim[1] != a * a || u.dim[2] != x.dim[2]) FAIL(TEXT("make it [P, %lld, %lld, L]", LL(a * a), LL(x.dim[2])), "%s is %s", NAME(1), SHAPE(&u));
+  if (size[0] > u.dim[0] * u.dim[3]) FAIL("give it more panels", "%s has %lld output channels, size asks for %lld", NAME(1), LL(u.dim[0] * u.dim[3]), LL(size[0]));
+  for (int i = 1; i < 3; i++) {
+    int64_t tiles = size[i] / tile + (size[i] % tile != 0);
+    if (x.dim[2 + i] < 2 || x.dim[2 + i] - 2 != tiles * tile) FAIL("pad it to whole tiles and 2 more", "axis %d of %s is %lld long, which is not that of %lld results in tiles of %lld", 2 + i, NAME(0), LL(x.dim[2 + i]), LL(size[i]), LL(tile));
+  }
+  c->t = arg(c, 0)->dtype;
+  c->s = (tt_shape){.rank = 5, .dim = {x.dim[0], 1, size[0], size[1], size[2]}};
+  return true;
+}
+
 /* ---- index ---- */
 
 /* Argument k is argument 0 with another size at the axis. */

@@ -194,6 +194,7 @@ ir_ref ir_cumsum(ir_graph *g, ir_ref a, int axis, bool exclusive, bool reversed)
 TT_API ir_ref ir_matmul(ir_graph *g, ir_ref a, ir_ref b, bool ta, bool tb, int64_t split);    /* leading axes equal */
 typedef struct { int64_t stride[3], lo[3], hi[3], dilation[3], x_dilation[3]; int64_t split; } ir_conv_attrs;  /* zeros where 1 is the neutral value count as 1 */
 ir_ref ir_conv(ir_graph *g, ir_ref x, ir_ref w, const ir_conv_attrs *attrs);
+ir_ref ir_winograd(ir_graph *g, ir_ref x, ir_ref u, int64_t tile, const int64_t *size);        /* size: O, H, W */
 ir_ref ir_gather(ir_graph *g, ir_ref x, ir_ref index, int axis);
 ir_ref ir_scatter_add(ir_graph *g, ir_ref x, ir_ref index, ir_ref src, int axis);
 ir_ref ir_argsort(ir_graph *g, ir_ref x, int axis, bool descending);
@@ -235,6 +236,8 @@ tt_status ir_eval_node(const ir_graph *g, ir_ref r, const void *const *args, voi
  * (allocated here, freed by ir_values_free). assigns are left to the caller: args of each effect are among the values. */
 TT_API tt_status ir_eval(const ir_graph *g, void **values, tt_error *err);
 TT_API void ir_values_free(const ir_graph *g, void **values);    /* frees what ir_eval allocated, and values */
+/* eval_winograd.c: the matrices of F(tile x tile, 3x3), row-major: 'B' B^T [tile+2,tile+2], 'G' [tile+2,3], 'A' A^T [tile,tile+2]. */
+const double *ir_winograd_matrix(int64_t tile, char which);
 /* One element converted: any type to and from double / int64, with the meaning of cast. */
 double ir_load_double(tt_dtype t, const void *p, int64_t i);
 void ir_store_double(tt_dtype t, void *p, int64_t i, double v);

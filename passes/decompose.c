@@ -250,7 +250,7 @@ ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64
 /* ---- the pass ---- */
 
 /* x padded with zeros; below a permute, so that the pads of a conv and of its gradient are one, and the permute is the conv's to read. */
-static ir_ref padded(ir_graph *g, ir_ref x, const int64_t *lo, const int64_t *hi, const int64_t *between) {
+ir_ref pass_padded(ir_graph *g, ir_ref x, const int64_t *lo, const int64_t *hi, const int64_t *between) {
   const ir_node *n = ir_at(g, x);
   if (n->op != IR_permute) return ir_pad(g, x, ir_like(g, x, 0), lo, hi, between);
   int64_t inner[3][TT_MAX_RANK];
@@ -282,7 +282,7 @@ static ir_ref plain_conv(ir_graph *g, const ir_node *n, ir_ref x, ir_ref w) {
     a.lo[i] = lo[i] % a.x_dilation[i], a.hi[i] = hi[i] % a.x_dilation[i];
     plain &= !before[3 + i] && !after[3 + i] && !between[3 + i];
   }
-  return plain ? 0 : ir_conv(g, padded(g, x, before, after, between), w, &a);
+  return plain ? 0 : ir_conv(g, pass_padded(g, x, before, after, between), w, &a);
 }
 
 /* The rules while this pass runs, with and without those of rules.def. */

@@ -368,7 +368,7 @@ bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, f
   for (int i = 0; i < n; i++) {
     const ir_node *r = ir_at(g, rows[i]);
     ir_op op = r->op;
-    if (op == IR_matmul || op == IR_conv || op == IR_argsort || is_core(op)) {
+    if (ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || is_core(op)) {
       if (f->core) return no(&c, "two contractions, folds or the like");
       f->core = rows[i];
     } else if (op == IR_input || op == IR_param || op == IR_assign || ir_ops[op].kind == IR_COMPOSITE) return no(&c, "a row that belongs into no kernel");
@@ -388,7 +388,7 @@ bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, f
   }
   ir_op op = f->core ? ir_at(g, f->core)->op : IR_poison;
   if (f->core && f->space.rank >= 0) return no(&c, "a reduction beside a contraction, fold or the like");
-  f->kind = op == IR_matmul || op == IR_conv ? FORM_CONTRACT : op == IR_argsort ? FORM_CALL : FORM_LOOP;
+  f->kind = ir_ops[op].kind == IR_CONTRACTION ? FORM_CONTRACT : op == IR_argsort ? FORM_CALL : FORM_LOOP;
   if (f->kind == FORM_CALL) {
     f->space = ir_shape(g, f->core);
     if (use) use[0] = (form_use){count(g, f->core), 1, true};

@@ -56,7 +56,7 @@ static double count(const ir_graph *g, ir_ref r) {
 
 static double bytes(const ir_graph *g, ir_ref r) { return count(g, r) * (double)tt_dtype_size((tt_dtype)ir_at(g, r)->dtype); }
 
-static bool reads_buffers(ir_op op) { return op == IR_matmul || op == IR_conv || op == IR_argsort; }
+static bool reads_buffers(ir_op op) { return ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort; }
 
 /* How many elements of its argument k row r asks for when it is computed once. */
 static double asks(const ir_graph *g, ir_ref r, int k) {
@@ -126,7 +126,7 @@ static void choose_row(solidity *s, ir_ref r) {
   for (uint32_t k = 0; k < n->n_args; k++) s->in_memory[r] &= s->in_memory[n->args[k]] || form_is_leaf(g, n->args[k]) || form_is_free(g, n->args[k]);
   s->own[r] = make_again(s, r, false), s->with[r] = make_again(s, r, true);
   if (kind == IR_MOVEMENT && n->op != IR_fold) {
-    bool stores = n->op == IR_permute && ir_at(g, n->args[0])->op == IR_conv && s->n_readers[n->args[0]] == s->n_readers[r];
+    bool stores = n->op == IR_permute && (ir_at(g, n->args[0])->op == IR_conv || ir_at(g, n->args[0])->op == IR_winograd) && s->n_readers[n->args[0]] == s->n_readers[r];
     if ((f->solid[r] = f->forced[r] || stores)) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
     return;
   }
@@ -155,7 +155,7 @@ static void choose_solid(fuser *f) {
     const ir_node *n = ir_at(g, r);
     if (!f->live[r]) continue;
     if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
-    if (n->op == IR_matmul || n->op == IR_conv)
+    if (ir_ops[n->op].kind == IR_CONTRACTION)
       for (int k = 0; k < 2; k++) f->forced[form_view_base(g, n->args[k])] = true;
     if (n->op == IR_argsort) f->forced[n->args[0]] = true;
   }

@@ -384,6 +384,8 @@ static void vjp_batch_norm(vjp *v) {
   v->d[0] = ir_cast(g, ir_ew2(g, IR_sub, ir_ew2(g, IR_mul, ct, channels(g, scale, x)), part), type);
 }
 
+static void vjp_winograd(vjp *v) { through(v, pass_winograd_by_steps(v->g, v->args[0], v->args[1], v->n)); }
+
 #define vjp_argmax vjp_none
 #define vjp_argmin vjp_none
 #define vjp_argsort vjp_none

@@ -60,6 +60,7 @@ double pass_op_cost(ir_op op);
 enum { PASS_COSTLY = 10 };
 
 /* decompose.c: composite row -> primitive rows, in g. */
+ir_ref pass_padded(ir_graph *g, ir_ref x, const int64_t *lo, const int64_t *hi, const int64_t *between);      /* x padded with zeros, below a permute */
 ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64_t *words);
 /* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */
 ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref x, const ir_node *n);
@@ -76,6 +77,10 @@ typedef struct {
 } pass_plan;
 TT_API pass_plan *pass_plan_of(const ir_graph *g, tt_error *err);
 TT_API void pass_plan_free(pass_plan *p);
+
+/* winograd.c: a 3x3 convolution of x [N,1,C,X,Y] with w [1,O,C,3,3] as a winograd row, its output channels in panels; and such a row once more, as windows, products and sums, which have derivatives. */
+TT_API ir_ref pass_winograd_conv(ir_graph *g, ir_ref x, ir_ref w, int64_t tile, int64_t panel);
+ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n);
 
 /* tune.c: measured plans. A table has those of all CPUs; the pass uses those of its own, and adds a hash of them to `used`. */
 enum { PASS_ENTRIES = 5 };         /* of one kernel */

@@ -73,7 +73,7 @@ static ir_graph *own_rows(const ir_graph *in, const int *copies, tt_error *err) 
 static int closure(const ir_graph *g, ir_ref r, ir_ref *rows, int cap) {
   int n = 0;
   rows[n++] = r;
-  bool buffers = ir_at(g, r)->op == IR_matmul || ir_at(g, r)->op == IR_conv || ir_at(g, r)->op == IR_argsort;   /* these read buffers only */
+  bool buffers = ir_ops[ir_at(g, r)->op].kind == IR_CONTRACTION || ir_at(g, r)->op == IR_argsort;   /* these read buffers only */
   for (int i = 0; i < n && !buffers; i++)
     for (uint32_t k = 0; k < ir_at(g, rows[i])->n_args; k++) {
       ir_ref a = ir_at(g, rows[i])->args[k];
@@ -99,7 +99,7 @@ static bool add_single(const ir_graph *g, group **groups, int *n) {
   for (ir_ref r = 1; r < g->n_nodes; r++) {
     const ir_node *x = ir_at(g, r);
     if (!live[r]) continue;
-    bool buffers = x->op == IR_assign || x->op == IR_matmul || x->op == IR_conv || x->op == IR_argsort;
+    bool buffers = x->op == IR_assign || ir_ops[x->op].kind == IR_CONTRACTION || x->op == IR_argsort;
     for (uint32_t k = 0; k < x->n_args; k++)
       if (buffers && ir_at(g, x->args[k])->region != x->region) wanted[x->args[k]] = true;
       else if (buffers && !x->region) wanted[x->args[k]] = true;

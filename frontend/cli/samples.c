@@ -176,6 +176,12 @@ static ir_ref build(ir_graph *g, ir_op op, tt_dtype t, int v) {
     case IR_cumsum: return v < 4 * LINES ? ir_cumsum(g, line(g, t, v / 4), lines[v / 4].axis, v & 1, v >> 1 & 1) : 0;
     case IR_matmul: return matmul(g, t, v);
     case IR_conv: return conv(g, t, v);
+    case IR_winograd: {
+      static const struct { int64_t n, c, p, l, tile, size[3]; } cases[] = {{1, 1, 1, 1, 2, {1, 1, 1}}, {2, 3, 1, 8, 2, {5, 4, 7}}, {3, 17, 2, 16, 4, {20, 8, 8}}, {2, 8, 3, 16, 4, {48, 5, 10}}, {5, 9, 1, 32, 4, {32, 4, 4}}, {0, 2, 1, 8, 4, {8, 4, 4}}};
+      if (v >= (int)(sizeof cases / sizeof *cases)) return 0;
+      int64_t m = cases[v].tile, x = (cases[v].size[1] + m - 1) / m * m + 2, y = (cases[v].size[2] + m - 1) / m * m + 2;
+      return ir_winograd(g, in(g, "a", t, SHAPE(cases[v].n, 1, cases[v].c, x, y)), in(g, "b", t, SHAPE(cases[v].p, (m + 2) * (m + 2), cases[v].c, cases[v].l)), m, cases[v].size);
+    }
 
     case IR_gather: {
       static const tt_dtype index[] = {TT_I64, TT_I32, TT_I64, TT_I64};

@@ -86,7 +86,7 @@ static double distance(tt_dtype t, const void *got, const void *want, int64_t i,
   return d / tolerance;
 }
 
-static bool contains_sum(ir_op op) { return op == IR_sum || op == IR_prod || op == IR_matmul || op == IR_conv || op == IR_cumsum || op == IR_scatter_add || op == IR_fold; }
+static bool contains_sum(ir_op op) { return op == IR_sum || op == IR_prod || ir_ops[op].kind == IR_CONTRACTION || op == IR_cumsum || op == IR_scatter_add || op == IR_fold; }
 
 static const double type_eps[] = {[TT_F32] = 1.2e-7, [TT_F64] = 2.3e-16, [TT_F16] = 9.8e-4, [TT_BF16] = 7.9e-3};
 

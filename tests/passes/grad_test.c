@@ -272,6 +272,11 @@ static void sample_matmul(void) {
   CASE("matmul of nothing", ir_ref a = leaf(c, SHAPE(2, 0), -1, 1); ir_ref b = leaf(c, SHAPE(0, 3), 0, 1); y = ir_matmul(g, a, b, false, false, 1));
 }
 
+static void sample_winograd(void) {
+  CASE("winograd 2", ir_ref x = leaf(c, SHAPE(2, 1, 2, 6, 4), -1, 1); y = ir_ew1(g, IR_sin, ir_winograd(g, x, leaf(c, SHAPE(2, 16, 2, 2), -1, 1), 2, (int64_t[]){3, 3, 2})));
+  CASE("winograd 4", ir_ref x = leaf(c, SHAPE(1, 1, 1, 6, 10), -0.1, 0.1); y = ir_ew1(g, IR_sin, ir_winograd(g, x, leaf(c, SHAPE(1, 36, 1, 2), -0.1, 0.1), 4, (int64_t[]){2, 4, 5})));
+}
+
 static void sample_conv(void) {
   /* one axis: size, window, stride, lo, hi, dilation, x_dilation; the input is longer than the windows, or shorter, or all padding */
   static const int64_t one[][7] = {{7, 3, 1, 0, 0, 1, 1}, {7, 3, 1, 1, 1, 1, 1}, {8, 3, 2, 1, 1, 1, 1}, {9, 2, 3, 0, 0, 1, 1}, {10, 3, 4, 0, 1, 1, 1}, {9, 3, 1, 2, 3, 2, 1}, {5, 3, 1, 1, 0, 1, 2},

@@ -1,0 +1,220 @@
+/* winograd.c: a 3x3 convolution in Winograd's form, block by block, so that nothing transformed ever leaves L2.
+ *
+ *     task = a block of T tiles of m x m results, of any images
+ *       V[q][t][c] = B^T d B                   the pixels under each tile, transformed: q counts the a*a = (m+2)^2 positions; vectors over channels
+ *       for each panel of L output channels
+ *         M[q][t][l] = sum over c of V[q][t][c] * U[panel][q][c][l]          a*a small products, in register tiles of R tiles x L channels
+ *         A^T M A of each tile, epilogue, store
+ *
+ * The transformed weights U are an operand that stands panel by panel (passes/winograd.c), so each product reads them in one stream. V and M are the
+ * scratch of the thread. The transforms are written out as additions, with what the rows of B^T and A^T share computed once. */
+#include "contract.h"
+
+typedef struct {
+  lower_ctx *lx;
+  lp_kernel *k;
+  ir_ref row;
+  tt_dtype t;
+  int m, a;
+  int64_t C, O, H, W, L, tiles_h, tiles_w, total, T, rows;      /* total: tiles of all images; T: of a task; rows: of a register tile */
+  int lanes;                                                    /* of the transforms: one machine vector */
+  int v, products, out;                                         /* scratch: V, M, and a tile's results when their epilogue is a loop */
+} wino;
+
+/* ---- transforms ---- */
+
+static lp_ref keep(wino *w, lp_cursor *at, lp_ref value) {
+  lp_stmt *s = lp_append(w->k, at, LS_LOCAL);
+  s->local = lp_local_add(w->k, "x", w->t, 1), s->value = value;
+  return lp_get(w->k, s->local, 0);
+}
+static lp_ref add(wino *w, lp_cursor *at, lp_ref a, lp_ref b) { return keep(w, at, lp_op(w->k, IR_add, w->t, a, b, 0)); }
+static lp_ref sub(wino *w, lp_cursor *at, lp_ref a, lp_ref b) { return keep(w, at, lp_op(w->k, IR_sub, w->t, a, b, 0)); }
+static lp_ref mul_add(wino *w, lp_cursor *at, double f, lp_ref a, lp_ref b) { return keep(w, at, lp_fma(w->k, lp_const(w->k, w->t, f), a, b)); }
+
+/* y = B^T x */
+static void input_side(wino *w, lp_cursor *at, const lp_ref *x, lp_ref *y) {
+  if (w->m == 2) {
+    y[0] = sub(w, at, x[0], x[2]), y[1] = add(w, at, x[1], x[2]), y[2] = sub(w, at, x[2], x[1]), y[3] = sub(w, at, x[1], x[3]);
+    return;
+  }
+  lp_ref e = mul_add(w, at, -4, x[2], x[4]), o = mul_add(w, at, -4, x[1], x[3]), f = sub(w, at, x[4], x[2]), p = sub(w, at, x[3], x[1]);
+  y[0] = mul_add(w, at, 4, x[0], mul_add(w, at, -5, x[2], x[4]));
+  y[1] = add(w, at, e, o), y[2] = sub(w, at, e, o);
+  y[3] = mul_add(w, at, 2, p, f), y[4] = mul_add(w, at, -2, p, f);
+  y[5] = mul_add(w, at, 4, x[1], mul_add(w, at, -5, x[3], x[5]));
+}
+
+/* y = A^T x */
+static void output_side(wino *w, lp_cursor *at, const lp_ref *x, lp_ref *y) {
+  lp_ref s = add(w, at, x[1], x[2]), d = sub(w, at, x[1], x[2]);
+  if (w->m == 2) {
+    y[0] = add(w, at, x[0], s), y[1] = sub(w, at, d, x[3]);
+    return;
+  }
+  lp_ref s2 = add(w, at, x[3], x[4]), d2 = sub(w, at, x[3], x[4]);
+  y[0] = add(w, at, add(w, at, x[0], s), s2), y[1] = mul_add(w, at, 2, d2, d);
+  y[2] = mul_add(w, at, 4, s2, s), y[3] = add(w, at, mul_add(w, at, 8, d2, d), x[5]);
+}
+
+/* ---- the three steps ---- */
+
+typedef struct { lp_ref image, y, x; } tile_at;                 /* its first result's */
+
+/* A loop over the block's tiles; those behind the last of all are skipped. */
+static lp_cursor each_tile(wino *w, lp_cursor *at, lp_ref *t, tile_at *where) {
+  lp_kernel *k = w->k;
+  int var = lp_var_add(k, "t", w->T);
+  lp_cursor body;
+  lp_for(k, at, var, 0, w->T, 0, &body);
+  *t = lp_var(k, var);
+  lp_ref number = lp_add(k, lp_mul(k, lp_var(k, 0), w->T), *t);
+  if (w->total % w->T) {
+    lp_stmt *s = lp_append(k, &body, LS_IF);
+    s->guard = lp_op(k, IR_lt, TT_BOOL, number, lp_int(k, w->total), 0);
+    body.tail = &s->body;
+  }
+  where->image = lp_div(k, number, w->tiles_h * w->tiles_w);
+  where->y = lp_mul(k, lp_mod(k, lp_div(k, number, w->tiles_w), w->tiles_h), w->m);
+  where->x = lp_mul(k, lp_mod(k, number, w->tiles_w), w->m);
+  return body;
+}
+
+static void transform_input(wino *w, lp_cursor *at) {
+  lp_kernel *k = w->k;
+  int a = w->a;
+  lp_ref t, in[6], mid[36], out[6];
+  tile_at where;
+  lp_cursor body = each_tile(w, at, &t, &where), inside;
+  int var = lp_var_add(k, "c", w->C);
+  lp_for(k, &body, var, 0, w->C, w->lanes, &inside);
+  lp_ref c = lp_var(k, var);
+  for (int j = 0; j < a; j++) {
+    for (int i = 0; i < a; i++)
+      in[i] = keep(w, &inside, lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}));
+    input_side(w, &inside, in, out);
+    for (int i = 0; i < a; i++) mid[i * a + j] = out[i];
+  }
+  for (int i = 0; i < a; i++) {
+    input_side(w, &inside, mid + i * a, out);
+    for (int j = 0; j < a; j++) {
+      lp_stmt *s = lp_append(k, &inside, LS_STORE);
+      s->buffer = w->v, s->index = lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->C), c), s->value = out[j];
+    }
+  }
+}
+
+/* n register tiles of `rows` rows, from row number `from` on: M of one panel at position q. */
+static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_t from, int64_t n, int64_t rows) {
+  if (n <= 0 || rows <= 0) return;
+  lp_kernel *k = w->k;
+  int tile = lp_var_add(k, "r", n), lane = lp_var_add(k, "l", w->L), channel = lp_var_add(k, "k", w->C), acc = lp_local_add(k, "acc", w->t, (int)rows), u = lp_local_add(k, "u", w->t, 1);
+  lp_cursor body, inside;
+  lp_for(k, at, tile, 0, n, 0, &body);
+  lp_for(k, &body, lane, 0, w->L, (int)w->L, &body);
+  lp_ref first = lp_add(k, lp_mul(k, lp_var(k, tile), rows), lp_int(k, from)), row = lp_add(k, lp_mul(k, q, w->T), first), l = lp_var(k, lane), c = lp_var(k, channel);
+  lp_stmt *s = lp_append(k, &body, LS_LOCAL);
+  s->local = acc, s->value = lp_const(k, w->t, 0);
+  lp_for(k, &body, channel, 0, w->C, 0, &inside);
+  s = lp_append(k, &inside, LS_LOCAL);
+  s->local = u, s->value = lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[1], (lp_ref[]){panel, q, c, l});
+  for (int64_t i = 0; i < rows; i++) {
+    s = lp_append(k, &inside, LS_SET);
+    s->local = acc, s->index = lp_int(k, i);
+    s->value = lp_fma(k, lp_load(k, w->v, lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->C), c), 0, 0), lp_get(k, u, 0), lp_get(k, acc, s->index));
+  }
+  while (*body.tail) body.tail = &(*body.tail)->next;
+  for (int64_t i = 0; i < rows; i++) {
+    s = lp_append(k, &body, LS_STORE);
+    s->buffer = w->products, s->index = lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->L), l), s->value = lp_get(k, acc, lp_int(k, i));
+  }
+}
+
+/* Results of one panel, `width` of whose channels exist. */
+static void transform_output(wino *w, lp_cursor *at, lp_ref panel, int64_t width, bool looped) {
+  lp_kernel *k = w->k;
+  int a = w->a, m = w->m;
+  lp_ref t, in[6], mid[36], out[6];
+  tile_at where;
+  lp_cursor body = each_tile(w, at, &t, &where), inside;
+  int var = lp_var_add(k, "l", width);
+  lp_for(k, &body, var, 0, width, w->lanes, &inside);
+  lp_ref l = lp_var(k, var), o = lp_add(k, lp_mul(k, panel, w->L), l);
+  for (int j = 0; j < a; j++) {
+    for (int i = 0; i < a; i++) in[i] = keep(w, &inside, lp_load(k, w->products, lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->L), l), 0, 0));
+    output_side(w, &inside, in, out);
+    for (int i = 0; i < m; i++) mid[i * a + j] = out[i];
+  }
+  for (int i = 0; i < m; i++) {
+    output_side(w, &inside, mid + i * a, out);
+    for (int j = 0; j < m; j++)
+      if (looped) {
+        lp_stmt *s = lp_append(k, &inside, LS_STORE);
+        s->buffer = w->out, s->index = lp_add(k, lp_int(k, (i * m + j) * w->L), l), s->value = out[j];
+      } else con_store(w->lx, w->row, &inside, (lp_ref[]){where.image, lp_int(k, 0), o, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}, out[j]);
+  }
+  if (!looped) return;
+  int i = lp_var_add(k, "i", m), j = lp_var_add(k, "j", m);
+  lp_ref y = lp_add(k, where.y, lp_var(k, i)), x = lp_add(k, where.x, lp_var(k, j));
+  lp_for(k, &body, i, 0, m, 0, &body);
+  lp_for(k, &body, j, 0, m, 0, &body);
+  for (int side = 0; side < 2; side++) {                 /* the last tiles reach over the edge */
+    if ((side ? w->W : w->H) % m == 0) continue;
+    lp_stmt *s = lp_append(k, &body, LS_IF);
+    s->guard = lp_op(k, IR_lt, TT_BOOL, side ? x : y, lp_int(k, side ? w->W : w->H), 0);
+    body.tail = &s->body;
+    if (side) x = lp_op(k, IR_min, TT_I64, x, lp_int(k, w->W - 1), 0);          /* itself, with its range known */
+    else y = lp_op(k, IR_min, TT_I64, y, lp_int(k, w->H - 1), 0);
+  }
+  var = lp_var_add(k, "l", width);
+  lp_for(k, &body, var, 0, width, w->lanes, &inside);
+  l = lp_var(k, var), o = lp_add(k, lp_mul(k, panel, w->L), l);
+  con_store(w->lx, w->row, &inside, (lp_ref[]){where.image, lp_int(k, 0), o, y, x}, lp_load(k, w->out, lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, lp_var(k, i), m), lp_var(k, j)), w->L), l), 0, 0));
+}
+
+/* ---- choosing ---- */
+
+static void choose(wino *w, const cg_cpu *cpu) {
+  int64_t bytes = (int64_t)tt_dtype_size(w->t), vectors = (w->L * bytes + cpu->vector_bytes - 1) / cpu->vector_bytes, rows = (cpu->n_registers - 1 - vectors) / vectors;
+  w->lanes = (int)(cpu->vector_bytes / bytes);
+  w->rows = rows < 1 ? 1 : rows > 14 ? 14 : rows;
+  /* V and M have five eighths of L2, the weights stream through the rest; some blocks for every thread of a small team, and no tile fewer than rows. */
+  int64_t fit = cpu->l2 * 5 / 8 / (w->a * w->a * (w->C + w->L) * bytes), most = (w->total + 7) / 8;
+  int64_t T = fit < 64 ? fit : 64;
+  if (T > most) T = most;
+  T = T / w->rows * w->rows;
+  if (T < w->rows) T = w->rows;
+  int64_t blocks = (w->total + T - 1) / T;
+  if (blocks > 4) blocks = (blocks + 3) / 4 * 4;
+  w->T = (w->total + blocks - 1) / blocks;
+}
+
+void con_winograd(lower_ctx *lx, ir_ref row) {
+  const ir_node *n = ir_at(lx->g, row), *x = ir_at(lx->g, n->args[0]), *u = ir_at(lx->g, n->args[1]);
+  lp_kernel *k = lx->k;
+  wino w = {.lx = lx, .k = k, .row = row, .t = (tt_dtype)n->dtype, .m = (int)ir_int(n, "tile"), .C = x->dim[2], .O = n->dim[2], .H = n->dim[3], .W = n->dim[4], .L = u->dim[3]};
+  w.a = w.m + 2, w.tiles_h = (w.H + w.m - 1) / w.m, w.tiles_w = (w.W + w.m - 1) / w.m, w.total = n->dim[0] * w.tiles_h * w.tiles_w;
+  if (w.total == 0 || w.O == 0) return;
+  choose(&w, lx->cpu);
+  bool looped = con_costly(lx->g, lx->region) || w.H % w.m || w.W % w.m;
+  k->tasks = (w.total + w.T - 1) / w.T;
+  w.v = lp_buffer_add(k, "V", w.t, w.a * w.a * w.T * w.C, true, true);
+  w.products = lp_buffer_add(k, "M", w.t, w.a * w.a * w.T * w.L, true, true);
+  if (looped) w.out = lp_buffer_add(k, "out", w.t, w.m * w.m * w.L, true, true);
+  lp_cursor body = {&k->body};
+  transform_input(&w, &body);
+  int64_t full = w.O / w.L, rest = w.O % w.L;
+  for (int part = 0; part < 2; part++) {
+    if (part ? !rest : !full) continue;
+    while (*body.tail) body.tail = &(*body.tail)->next;
+    int p = lp_var_add(k, "p", part ? 1 : full), q = lp_var_add(k, "q", w.a * w.a);
+    lp_cursor panel, inside;
+    lp_for(k, &body, p, 0, part ? 1 : full, 0, &panel);
+    lp_ref number = part ? lp_int(k, full) : lp_var(k, p);
+    lp_for(k, &panel, q, 0, w.a * w.a, 0, &inside);
+    int64_t tiles = (w.T + w.rows - 1) / w.rows, rows = (w.T + tiles - 1) / tiles, low = tiles * rows - w.T, high = tiles - low;     /* balanced: `low` have a row less */
+    product_tiles(&w, &inside, number, lp_var(k, q), 0, high, rows);
+    product_tiles(&w, &inside, number, lp_var(k, q), high * rows, low, rows - 1);
+    transform_output(&w, &panel, number, part ? rest : w.L, looped);
+  }
+}
