@@ -161,6 +161,8 @@ static const char all_ops[] =
   "  %images = reshape(%im) : f32[2,1,3,8,8]\n"
   "  %weights = const(value=[0,1,2,3,4,5,6,7,8,9,10,11]) : f32[1,2,3,2,1]\n"
   "  %conv = conv(%images, %weights, stride=[2,1], lo=[1,0], hi=[0,0], dilation=[1,1], x_dilation=[1,1], split=3) : f32[3,2,1,2,4,8]\n"
+  "  %u = broadcast(%s, dims=[]) : f32[1,16,3,2]\n"
+  "  %winograd = winograd(%images, %u, tile=2, size=[2,6,6]) : f32[2,1,2,6,6]\n"
   "  %gather = gather(%x, %i, axis=0) : f32[4,6]\n"
   "  %scatter_add = scatter_add(%x, %i, %p, axis=1) : f32[4,6]\n"
   "  %argsort = argsort(%x, axis=1, descending=1) : i64[4,6]\n"
