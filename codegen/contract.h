@@ -39,10 +39,12 @@ typedef struct {
   int sum[MAX_AXES], n_sum;                                 /* outermost first */
   int64_t lanes, tile, n_rows_all, n_outer_all;
   bool pack, keep;                                          /* panels are copied to scratch; all of a group's, for all tasks of a call that share them */
+  bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
   bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
   bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */
   int64_t block, n_blocks;                                  /* cuts of sum[0]; the last block may be shorter */
   int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
+  int64_t chunk_rows;                                       /* of row tiles: all chunks have so many rows, in balanced tiles; 0: the last one has fewer */
   int64_t group, n_groups;                                  /* panels of a task */
   int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */

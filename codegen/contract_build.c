@@ -29,6 +29,8 @@ typedef struct {
   lp_ref block_from; int64_t block_size; bool first_block, last_block;      /* of the outermost summed axis */
   lp_ref at[MAX_AXES], flat;    /* flat: step of the sum, where it is packed */
   int64_t width;                /* places of the panel that exist */
+  lp_ref packed;                /* 0, or: the first tile of the chunk is done already where this holds */
+  bool packing;
 } tile_place;
 
 static int64_t sum_extent(const contraction *c, int from) {
@@ -37,7 +39,7 @@ static int64_t sum_extent(const contraction *c, int from) {
   return n;
 }
 
-static int64_t stage_rows(const contraction *c) { return c->n_outer_all > 1 ? c->chunk * c->n_rows_all : c->chunk * c->tile; }
+static int64_t stage_rows(const contraction *c) { return c->n_outer_all > 1 ? c->chunk * c->n_rows_all : c->chunk_rows ? c->chunk_rows : c->chunk * c->tile; }
 
 /* Loops over the summed axes, the outermost within the block, merged where both operands allow it. at gets their values; *flat counts steps
  * within the block. */
@@ -124,6 +126,15 @@ static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at
   con_store(c->lx, c->row, at_cursor, index, value);
 }
 
+/* What load x reads some steps of the loop over `flat` later. */
+static void prefetch_ahead(contraction *c, lp_cursor *at_cursor, lp_ref x, lp_ref flat) {
+  enum { AHEAD = 32 };
+  lp_kernel *k = c->lx->k;
+  if (k->exprs[x].kind != LX_LOAD || k->exprs[flat].kind != LX_VAR) return;
+  lp_stmt *s = lp_append(k, at_cursor, LS_PREFETCH);
+  s->buffer = (int)k->exprs[x].imm, s->index = lp_subst(k, k->exprs[x].a[0], (int)k->exprs[flat].imm, lp_add(k, flat, lp_int(k, AHEAD)));
+}
+
 /* One tile of `rows` rows at row number first_row. */
 static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
   lp_kernel *k = c->lx->k;
@@ -143,7 +154,13 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   int v = lp_local_add(k, "v", c->acc_type, 1);
   s = lp_append(k, &body, LS_LOCAL);
   s->local = v;
-  s->value = as_acc(c, c->pack ? lp_load(k, c->panel_buffer, panel_index(c, place, flat, lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at));
+  if (place->packing) {                /* read where it stands, ahead of the hardware, and left in the panel for the tiles to come */
+    lp_ref x = con_operand(c, c->lx, c->vector_op, at);
+    s->value = as_acc(c, x);
+    s = lp_append(k, &body, LS_STORE);
+    s->buffer = c->panel_buffer, s->index = panel_index(c, place, flat, lane), s->value = x;
+    prefetch_ahead(c, &body, x, flat);
+  } else s->value = as_acc(c, c->pack ? lp_load(k, c->panel_buffer, panel_index(c, place, flat, lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at));
   for (int64_t i = 0; i < rows; i++) {
     unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
     s = lp_append(k, &body, LS_SET);
@@ -214,30 +231,36 @@ static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *pl
 
 typedef void tile_fn(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows);
 
-/* n tiles of `rows` rows from row number `from` on (of the chunk's tiles when the rows are chunked). */
-static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, tile_fn *fn) {
-  if (n <= 0) return;
+/* n tiles of `rows` rows from row number `from` on; the first is left out where skip holds (0: never). */
+static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, lp_ref skip, tile_fn *fn) {
   lp_kernel *k = c->lx->k;
+  int64_t begin = skip == lp_const(k, TT_BOOL, 1);
+  if (n <= begin) return;
   lp_cursor inside = *at_cursor;
-  lp_ref t = lp_int(k, 0);
-  if (n > 1) {
+  lp_ref t = lp_int(k, begin);
+  if (n > begin + 1) {
     int var = lp_var_add(k, "t", n);
-    lp_for(k, at_cursor, var, 0, n, 0, &inside);
+    lp_for(k, at_cursor, var, begin, n, 0, &inside);
     t = lp_var(k, var);
+  }
+  if (skip && !begin) {
+    lp_stmt *s = lp_append(k, &inside, LS_IF);
+    s->guard = lp_op(k, IR_or, TT_BOOL, lp_op(k, IR_not, TT_BOOL, skip, 0, 0), lp_op(k, IR_gt, TT_BOOL, t, lp_int(k, 0), 0), 0);
+    inside.tail = &s->body;
   }
   place.first_row = lp_add(k, from, lp_mul(k, t, rows));
   place.stage_row = lp_add(k, stage_from, lp_mul(k, t, rows));
   fn(c, &inside, &place, rows);
-  if (n == 1) *at_cursor = inside;
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
 }
 
-/* All tiles of the chunk. Without chunks of tiles they are balanced: the last `low` have a row less; else the very last has what is left. */
+/* All tiles of the chunk. Where all chunks have as many rows they are balanced: the last `low` have a row less; else the very last has what is left. */
 static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, tile_fn *fn) {
   lp_kernel *k = c->lx->k;
-  int64_t all_tiles = (c->n_rows_all + c->tile - 1) / c->tile, low = all_tiles * c->tile - c->n_rows_all, high = all_tiles - low;
+  int64_t rows = c->n_outer_all > 1 ? c->n_rows_all : c->chunk_rows, all_tiles = (rows + c->tile - 1) / c->tile, low = all_tiles * c->tile - rows, high = all_tiles - low;
   lp_cursor loop = *at_cursor;
-  if (c->n_outer_all > 1 || c->n_chunks == 1) {
-    lp_ref stage = lp_int(k, 0), at_low = lp_int(k, high * c->tile);
+  if (c->n_outer_all > 1 || c->chunk_rows) {
+    lp_ref stage = lp_int(k, 0), at_low = lp_int(k, high * c->tile), from = c->n_outer_all > 1 ? lp_int(k, 0) : lp_mul(k, place.chunk, rows);
     if (c->n_outer_all > 1) {
       int var = lp_var_add(k, "o", c->chunk);
       lp_ref o = lp_int(k, 0);
@@ -248,8 +271,8 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
       unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
       stage = lp_mul(k, o, c->n_rows_all);
     }
-    tiles(c, &loop, place, lp_int(k, 0), high, c->tile, stage, fn);
-    tiles(c, &loop, place, at_low, low, c->tile - 1, lp_add(k, stage, at_low), fn);
+    tiles(c, &loop, place, from, high, c->tile, stage, place.packed, fn);
+    tiles(c, &loop, place, lp_add(k, from, at_low), low, c->tile - 1, lp_add(k, stage, at_low), 0, fn);
   } else {
     int64_t full = c->n_rows_all / c->tile, rest = c->n_rows_all % c->tile;
     int var = lp_var_add(k, "t", c->chunk);
@@ -259,13 +282,18 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
     bool uneven = full % c->chunk != 0;
     for (int part = 0; part < (rest ? 2 : 1); part++) {
       lp_cursor inside = loop;
-      if (uneven || rest) {
+      lp_ref guard = uneven || rest ? lp_op(k, part ? IR_eq : IR_lt, TT_BOOL, t, lp_int(k, full), 0) : 0;
+      if (!part && place.packed) {
+        lp_ref to_do = lp_op(k, IR_or, TT_BOOL, lp_op(k, IR_not, TT_BOOL, place.packed, 0, 0), lp_op(k, IR_gt, TT_BOOL, lp_var(k, var), lp_int(k, 0), 0), 0);
+        guard = guard ? lp_op(k, IR_and, TT_BOOL, guard, to_do, 0) : to_do;
+      }
+      if (guard) {
         lp_stmt *s = lp_append(k, &loop, LS_IF);
-        s->guard = lp_op(k, part ? IR_eq : IR_lt, TT_BOOL, t, lp_int(k, full), 0);
+        s->guard = guard;
         inside.tail = &s->body;
       }
       fn(c, &inside, &place, part ? rest : c->tile);
-      if (!uneven && !rest) loop = inside;
+      if (!guard) loop = inside;
     }
   }
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
@@ -339,12 +367,30 @@ static void pack_group(contraction *c, lp_cursor *at_cursor, tile_place place, l
   }
 }
 
-static void panel_tiles(contraction *c, lp_cursor *at_cursor, tile_place place) { chunk_tiles(c, at_cursor, place, tile_panels); }
+static void panel_tiles(contraction *c, lp_cursor *at_cursor, tile_place place) {
+  lp_kernel *k = c->lx->k;
+  if (c->pack_first) {
+    tile_place first = place;
+    first.packing = true;
+    first.first_row = lp_mul(k, place.chunk, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), first.stage_row = lp_int(k, 0);
+    lp_cursor inside = *at_cursor;
+    if (c->n_chunks > 1) {
+      lp_stmt *s = lp_append(k, at_cursor, LS_IF);
+      s->guard = place.packed;
+      inside.tail = &s->body;
+    }
+    tile(c, &inside, &first, c->tile);
+    while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+  }
+  chunk_tiles(c, at_cursor, place, tile_panels);
+}
 
 /* One block of the sum: what is copied, then all tiles of the task. */
 static void block(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref group) {
   if (c->pack && !c->keep) pack_group(c, at_cursor, place, group);
-  if (c->copy) chunk_tiles(c, at_cursor, place, copy_tile);
+  tile_place all = place;
+  all.packed = 0;
+  if (c->copy) chunk_tiles(c, at_cursor, all, copy_tile);
   group_panels(c, at_cursor, place, group, panel_tiles);
 }
 
@@ -426,11 +472,14 @@ void con_register_tiles(contraction *c) {
   if (c->keep) place.chunk = lp_mod(k, task, c->n_chunks), group = lp_mod(k, lp_div(k, task, c->n_chunks), c->n_groups);
   else place.chunk = lp_mod(k, lp_div(k, task, c->n_groups), c->n_chunks), group = lp_mod(k, task, c->n_groups);
   lp_cursor body = c->body;
-  if (c->pack && c->keep) {
+  lp_ref packs = c->n_chunks == 1 ? lp_const(k, TT_BOOL, 1)
+                                  : lp_op(k, IR_or, TT_BOOL, lp_op(k, IR_eq, TT_BOOL, lp_var(k, 0), lp_begin(k), 0), lp_op(k, IR_eq, TT_BOOL, place.chunk, lp_int(k, 0), 0), 0);
+  if (c->pack_first) place.packed = packs;
+  else if (c->pack && c->keep) {
     lp_cursor inside = body;
     if (c->n_chunks > 1) {
       lp_stmt *s = lp_append(k, &body, LS_IF);
-      s->guard = lp_op(k, IR_or, TT_BOOL, lp_op(k, IR_eq, TT_BOOL, lp_var(k, 0), lp_begin(k), 0), lp_op(k, IR_eq, TT_BOOL, place.chunk, lp_int(k, 0), 0), 0);
+      s->guard = packs;
       inside.tail = &s->body;
     }
     int64_t n_blocks = c->n_blocks;

@@ -122,6 +122,8 @@ bool con_choose(contraction *c) {
   c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
+  if (planned(c, "pack", 0, 1, !unit, 1, &given) && given) c->inside = false;
+  if (planned(c, "blocks", 0, 1, 1, outermost < 1 ? 1 : outermost, &given) && given > 1) c->inside = false;
   if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
   /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
    * multiples of a power of two fall into the same sets of L1. */
@@ -138,8 +140,8 @@ bool con_choose(contraction *c) {
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
   /* Panels of a group share what is copied of the rows. */
-  if (plain) c->group = 8;
-  if (planned(c, "group", 0, 1, 1, plain ? panels : 1, &given)) c->group = given;
+  if (plain) c->group = 4;
+  if (planned(c, "group", 0, 1, 1, plain ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
   c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
   c->group = c->inside ? 1 : (panels + c->n_groups - 1) / c->n_groups;
@@ -150,21 +152,27 @@ bool con_choose(contraction *c) {
   c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
 
   /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
-  int64_t enough = c->keep ? 96 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
+  int64_t enough = c->keep ? 48 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
   if (c->inside) enough = 2 * c->tile;
   while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
-    if (planned(c, "chunk", 0, 1, 1, c->n_outer_all, &given)) c->chunk = given;
+    if (planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given < c->n_outer_all ? given : c->n_outer_all;
     c->chunk = con_nearest_divisor(c->n_outer_all, c->chunk);
     c->n_chunks = c->n_outer_all / c->chunk;
   } else {
     c->chunk = (enough + c->tile - 1) / c->tile;
-    if (planned(c, "chunk", 0, 1, 1, tiles, &given)) c->chunk = given;
+    if (planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given;
     if (c->chunk >= tiles) c->chunk = tiles;
     c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
-    c->chunk = (tiles + c->n_chunks - 1) / c->n_chunks;
-    c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
+    /* Chunks of equally many rows, when there are about as many. */
+    for (int64_t n = c->n_chunks, d = 0; d <= n / 3 && !c->chunk_rows; d++)
+      for (int64_t m = n - d; m <= n + d && !c->chunk_rows; m += d ? 2 * d : 1)
+        if (c->n_rows_all % m == 0 && c->n_rows_all / m >= 3 * c->tile / 4) c->n_chunks = m, c->chunk_rows = c->n_rows_all / m;
+    c->chunk = c->chunk_rows ? (c->chunk_rows + c->tile - 1) / c->tile : (tiles + c->n_chunks - 1) / c->n_chunks;
+    if (!c->chunk_rows) c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
+    else c->tile = (c->chunk_rows + c->chunk - 1) / c->chunk;
   }
+  c->pack_first = c->keep && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
   return !c->lx->err->status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "codegen/codegen.h"
+#include "runtime/runtime.h"
 
 static const cg_cpu cpus[] = {
   {.name = "x86-64-v2", .level = 2, .vector_bytes = 16, .n_registers = 16, .l1d = 32768, .l2 = 262144, .l3 = 8 << 20},
@@ -151,4 +152,137 @@ Test(contract, conv_of_dilated) {
     run_conv(TT_F32, cases[i]);
     run_conv(TT_I32, cases[i]);
   }
+}
+
+/* ---- plan entries that replace the choice */
+
+typedef struct { const char *name; int64_t value[2]; uint32_t n; } entry;
+
+static ir_graph *product(int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int epilogue, ir_ref *a, ir_ref *b, uint32_t *region) {
+  ir_graph *g = ir_graph_new("f");
+  *a = ir_input(g, "a", TT_F32, batch ? SHAPE(batch, ta ? k : m, ta ? m : k) : SHAPE(ta ? k : m, ta ? m : k));
+  *b = ir_input(g, "b", TT_F32, batch ? SHAPE(batch, tb ? n : k, tb ? k : n) : SHAPE(tb ? n : k, tb ? k : n));
+  if (region) *region = g->at_region = ir_kernel_add(g, "k");
+  ir_ref r = ir_matmul(g, *a, *b, ta, tb, 1), first = r;
+  if (epilogue & 1) r = ir_ew1(g, IR_relu, r);
+  if (epilogue & 2) r = ir_ew1(g, IR_exp, ir_ew1(g, IR_sign, r));        /* costly: a loop of its own */
+  ir_output_add(g, "r", r);
+  if (epilogue & 4) ir_output_add(g, "first", first);
+  return g;
+}
+
+Test(contract, plan_entries) {
+  static const entry entries[][3] = {
+    {{"tile", {3, 16}, 2}}, {{"tile", {1, 8}, 2}, {"chunk", {5}, 1}}, {{"tile", {8, 4}, 2}, {"pack", {1}, 1}}, {{"pack", {0}, 1}}, {{"pack", {1}, 1}},
+    {{"pack", {1}, 1}, {"blocks", {3}, 1}}, {{"blocks", {2}, 1}}, {{"blocks", {16}, 1}}, {{"chunk", {1}, 1}}, {{"chunk", {2}, 1}, {"pack", {1}, 1}, {"group", {2}, 1}},
+    {{"pack", {1}, 1}, {"copy", {1}, 1}, {"blocks", {4}, 1}}, {{"pack", {1}, 1}, {"group", {1}, 1}, {"chunk", {2}, 1}}, {{"inside", {1}, 1}, {"pack", {0}, 1}},
+  };
+  static const int64_t sizes[][4] = {{0, 40, 70, 33}, {0, 23, 40, 34}, {2, 7, 66, 20}};
+  for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
+    for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+      int ways = (int)(i + j) % 4;
+      bool ta = ways & 1, tb = ways >> 1 && strcmp(entries[i][0].name, "inside") && !(entries[i][0].value[0] == 0) ;
+      ir_ref a, b;
+      uint32_t region;
+      ir_graph *g = product(sizes[j][0], sizes[j][1], sizes[j][2], sizes[j][3], ta, tb, (int)(i + j) % 3, &a, &b, &region);
+      if ((i + j) % 3 == 2 && !strcmp(entries[i][0].name, "inside")) { ir_graph_free(g); continue; }      /* a costly epilogue goes along no rows */
+      char what[128];
+      snprintf(what, sizeof what, "plan %zu on product %zu ta=%d tb=%d", i, j, ta, tb);
+      for (int e = 0; e < 3 && entries[i][e].name; e++) ir_kernel_plan(g, region, entries[i][e].name, entries[i][e].value, entries[i][e].n);
+      check_kernel(g, a, b, region, what);
+    }
+}
+
+Test(contract, plan_entries_that_cannot_be) {
+  static const entry entries[] = {{"tile", {0, 16}, 2}, {"tile", {6}, 1}, {"tile", {6, 1000}, 2}, {"pack", {2}, 1}, {"pack", {0}, 1}, {"blocks", {0}, 1}, {"blocks", {41}, 1}, {"chunk", {0}, 1}, {"chunk", {-1}, 1},
+                                  {"inside", {1}, 1}, {"group", {0}, 1}, {"copy", {2}, 1}};
+  for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
+    ir_ref a, b, rows[16];
+    uint32_t region;
+    tt_error err = {0};
+    ir_graph *g = product(0, 50, 60, 40, false, true, 0, &a, &b, &region);      /* b's rows are contiguous: it must be packed */
+    ir_kernel_plan(g, region, entries[i].name, entries[i].value, entries[i].n);
+    cr_assert_null(cg_lower_contract(g, region, &cpus[1], rows, 16, &err), "entry %zu", i);
+    cr_assert_eq(err.status, TT_INVALID);
+    cr_assert(strstr(err.message, entries[i].name) && strstr(err.message, "\n  fix: "), "%s", err.message);
+    ir_graph_free(g);
+  }
+}
+
+/* ---- machine code of random products, with random plans, against the interpreter */
+
+static uint32_t seed = 12345;
+static int64_t pick(int64_t least, int64_t most) {
+  seed = seed * 1664525u + 1013904223u;
+  return least + (int64_t)((uint64_t)(seed >> 8) * (uint64_t)(most - least + 1) >> 24);
+}
+
+static void run_program(rt_program *p, rt_team *team, tt_tensor *const *x, tt_tensor **y, int n_out, const char *what) {
+  static const char *names[] = {"r", "first"};
+  tt_error err = {0};
+  rt_instance *run = rt_instance_new(p, team, &err);
+  cr_assert(run, "%s: %s", what, err.message);
+  cr_assert(rt_bind(run, "a", x[0], &err) == TT_OK && rt_bind(run, "b", x[1], &err) == TT_OK, "%s: %s", what, err.message);
+  for (int i = 0; i < n_out; i++) cr_assert_eq(rt_bind(run, names[i], y[i], &err), TT_OK, "%s: %s", what, err.message);
+  cr_assert_eq(rt_run(run, &err), TT_OK, "%s: %s", what, err.message);
+  rt_instance_free(run);
+  rt_program_free(p);
+}
+
+static void random_product(rt_team *team, int round) {
+  static const char *levels[] = {"native", "x86-64-v3", "x86-64-v2"};
+  tt_error err = {0};
+  bool large = round % 8 == 7;
+  int64_t batch = large ? 0 : pick(-3, 3), m = pick(1, large ? 300 : 70), n = pick(1, large ? 600 : 70), k = pick(large ? 64 : 1, large ? 1500 : 70);
+  if (batch < 0) batch = 0;
+  if (large && pick(0, 1)) n = (n + 127) / 128 * 128;
+  int ways = (int)pick(0, 3), epilogue = (int)pick(0, 5);
+  char what[256];
+  snprintf(what, sizeof what, "round %d: %lldx%lldx%lldx%lld ta=%d tb=%d epilogue=%d", round, (long long)batch, (long long)m, (long long)n, (long long)k, ways & 1, ways >> 1, epilogue);
+  ir_ref a, b;
+  ir_graph *g = product(batch, m, n, k, ways & 1, ways >> 1, epilogue, &a, &b, NULL), *s = NULL;
+  cr_assert_eq(g->error.status, TT_OK, "%s: %s", what, g->error.message);
+  tt_shape sa = ir_shape(g, a), sb = ir_shape(g, b), sc = ir_shape(g, g->outputs[0].value);
+  tt_tensor *x[2] = {tt_tensor_new(TT_F32, &sa, &err), tt_tensor_new(TT_F32, &sb, &err)}, *y[4];
+  for (int i = 0; i < 2; i++)
+    for (int64_t j = 0, count = tt_shape_count(i ? &sb : &sa); j < count; j++) ((float *)tt_tensor_data(x[i]))[j] = (float)pick(-2, 2);
+  for (int i = 0; i < 4; i++) y[i] = tt_tensor_new(TT_F32, &sc, &err);
+  int n_out = epilogue & 4 ? 2 : 1;
+  for (int way = 0; way < 4; way++) {        /* the interpreter, then the levels */
+    cg_cpu cpu = {0};
+    rt_program *p = NULL;
+    if (way && cg_cpu_get(levels[way - 1], &cpu, &err) != TT_OK) { err = (tt_error){0}; continue; }
+    pass_options o = {.vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers};
+    cr_assert_eq(pass_run(g, &s, NULL, NULL, &o, NULL, NULL, &err), TT_OK, "%s: %s", what, err.message);
+    if (way && round % 2)
+      for (uint32_t r = 1; r < s->n_kernels; r++) {
+        uint32_t count;
+        const int64_t *kind = ir_kernel_get(s, r, "kind", &count);
+        if (!kind || *kind != 1) continue;
+        int64_t tile[2] = {pick(1, 8), 4 << pick(0, 2)}, one = 1, blocks = pick(1, k < 5 ? k : 5);
+        ir_kernel_plan(s, r, "tile", tile, 2);
+        if (m > 1 && n > 1 && pick(0, 1)) ir_kernel_plan(s, r, "pack", &one, 1);
+        if (m > 1 && n > 1 && pick(0, 1)) ir_kernel_plan(s, r, "blocks", &blocks, 1);
+        if (pick(0, 1)) ir_kernel_plan(s, r, "chunk", &one, 1);
+      }
+    cr_assert_eq(way ? cg_jit(s, &(cg_options){.cpu = levels[way - 1], .n_threads = 1}, &p, &err) : cg_interp(s, NULL, &p, &err), TT_OK, "%s %s: %s", what, way ? levels[way - 1] : "", err.message);
+    run_program(p, team, x, way ? y + 2 : y, n_out, what);
+    for (int i = 0; way && i < n_out; i++)
+      for (int64_t j = 0; j < tt_shape_count(&sc); j++) {
+        float got = ((float *)tt_tensor_data(y[2 + i]))[j], want = ((float *)tt_tensor_data(y[i]))[j];
+        cr_assert(fabsf(got - want) <= 2e-6f * fabsf(want) * !!(epilogue & 2), "%s on %s: element %lld of result %d is %g, not %g", what, levels[way - 1], (long long)j, i, got, want);
+      }
+    ir_graph_free(s), s = NULL;
+  }
+  for (int i = 0; i < 2; i++) tt_tensor_free(x[i]);
+  for (int i = 0; i < 4; i++) tt_tensor_free(y[i]);
+  ir_graph_free(g);
+}
+
+Test(contract, random_products, .timeout = 120) {
+  tt_error err = {0};
+  rt_team *team = rt_team_new(2, &err);
+  const char *rounds = getenv("TT_RANDOM_PRODUCTS");
+  for (int i = 0, n = rounds ? atoi(rounds) : 24; i < n; i++) random_product(team, i);
+  rt_team_free(team);
 }
