@@ -10,7 +10,7 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, pass_optio
   pass_tunings *tunings = NULL;
   if (cg_cpu_get(o->cpu, &cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, &cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
-                      .gradients = o->gradients, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = o->skip, .tunings = tunings};
+                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = o->skip, .tunings = tunings};
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;
     p->groups[i].optimizer = o->groups[i].optimizer;
@@ -57,6 +57,8 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   bool interp = o->backend && !strcmp(o->backend, "interp");
   if (o->backend && !interp && strcmp(o->backend, "jit"))
     return tt_fail(err, TT_INVALID, "error: there is no backend \"%s\"\n  at tt_compile of @%s\n  fix: use jit or interp", o->backend, g->name);
+  if (o->accumulate < 0 || (o->collect && o->accumulate < 2))
+    return tt_fail(err, TT_INVALID, "error: a program for %d batches an update%s\n  at tt_compile of @%s\n  fix: give accumulate 2 or more, or 0 and no collect", o->accumulate, o->collect ? " that collects" : "", g->name);
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
   if (!pass_options_of(o, interp, &p, err)) return err->status;

@@ -243,8 +243,23 @@ static tt_status add_state(tt_model *m, const rt_program *p, tt_error *err) {
     if (!x) return err->status;
     tt_status status = rt_params_add(m->params, s->name, x, false, true, err);
     if (status != TT_OK) return status;
+    const char *dot = strrchr(s->name, '.');             /* NAME.grad, by passes/update.c */
+    rt_params_find(m->params, s->name)->passing = dot && !strcmp(dot, ".grad");
   }
   return TT_OK;
+}
+
+/* Statistics of each batch are not those of all batches of an update. */
+static tt_status warn_of_statistics(tt_model *m, const ir_graph *g, const tt_compile_options *o, tt_error *err) {
+  ir_ref found = 0;
+  char text[600], place[300];
+  for (ir_ref r = 1; r < g->n_nodes && !found; r++)
+    if (ir_at(g, r)->op == IR_batch_norm) found = r;
+  for (uint32_t i = 0; i < g->n_effects && !found; i++) found = g->effects[i];
+  if (!o->train || o->accumulate < 2 || !found) return TT_OK;
+  snprintf(text, sizeof text, "accumulate: this model takes statistics over each batch, not over the %d of an update, so it trains otherwise than with the large batch\n  at %s\n"
+           "  fix: nothing, if that is wanted; else use layer_norm, or a larger batch", o->accumulate, trace_place(g, ir_at(g, found)->origin, place, sizeof place));
+  return take_warning(m, text) ? TT_OK : tt_fail(err, TT_NO_MEMORY, "error: no memory for a warning\n  at the trace of %s\n  fix: free memory", m->name);
 }
 
 /* The caller's callbacks, and warnings into the model's list too. */
@@ -279,7 +294,7 @@ tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool 
   *program = NULL;
   tt_status status = tt_model_trace(m, dtype, x, labels, o.train, &g, err);
   if (status != TT_OK) return status;
-  status = tt_compile(g, &o, program, err);
+  if ((status = warn_of_statistics(m, g, &o, err)) == TT_OK) status = tt_compile(g, &o, program, err);
   ir_graph_free(g);
   if (status == TT_OK) status = add_state(m, *program, err);
   if (status == TT_OK) return TT_OK;

@@ -142,6 +142,10 @@ typedef struct {
   const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
   tt_param_group groups[8];        /* up to the first without a pattern */
   double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */
+  int accumulate;                  /* N > 1: an update takes the mean of the gradients of N batches, as a mean loss over one batch N times as large would.
+                                      Two programs that share the parameters: the one with collect is run for the first N-1 batches and adds its
+                                      gradients to parameters NAME.grad, the other for the last. Both take step: i64[], the number of the batch */
+  bool collect;
   int64_t memory_budget;           /* > 0: the most bytes that a run may need, tensors and scratch of n_threads included (0: the default team);
                                       values are computed again instead of kept where that is needed. An error names the least it can reach */
   bool gradients;                  /* every parameter's gradient is also an output, "grad.NAME" */
@@ -191,6 +195,8 @@ typedef struct {
   const tt_dataset *train, *test;  /* instead of data */
   int64_t epochs, max_steps;       /* epochs 0: 1; max_steps 0: no limit */
   int64_t batch;                   /* 0: 64 */
+  int64_t accumulate;              /* N > 1: batches of one update: as if batch were N times as large, but for batch statistics (a warning says so). Steps, schedule
+                                      and checkpoints count updates; what remains of an epoch and makes no whole update is left out */
   double lr;                       /* 0: 0.01 */
   const char *schedule;            /* "constant" (also NULL), "cosine", "step" */
   int64_t warmup;                  /* steps in which lr grows to its value */

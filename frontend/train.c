@@ -2,7 +2,7 @@
  * a schedule and a loader. */
 #include "frontend.h"
 
-typedef struct { tt_dataset *train, *test; rt_program *step, *eval; } parts;
+typedef struct { tt_dataset *train, *test; rt_program *step, *collect, *eval; } parts;
 
 static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, const tt_compile_options *o, rt_program **p, tt_error *err) {
   tt_shape s = TT_SHAPE(batch, d->channels, d->height, d->width);
@@ -31,6 +31,7 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
     put(&w, " group=%s:%s:\"%s\"", o->groups[i].pattern, o->groups[i].optimizer ? o->groups[i].optimizer : "frozen", o->groups[i].hyper ? o->groups[i].hyper : "");
   put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
+  if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
   if (strcmp(schedule, "constant")) put(&w, " total=%lld", (long long)f->schedule.total);
   if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);
 }
@@ -39,6 +40,8 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   tt_status status;
   int64_t batch = o->batch ? o->batch : 64;
   if (batch < 1) return tt_fail(err, TT_INVALID, "error: a batch of %lld\n  at tt_train\n  fix: give 1 or more", (long long)batch);
+  int64_t accumulate = o->accumulate ? o->accumulate : 1;
+  if (accumulate < 1 || accumulate > INT32_MAX) return tt_fail(err, TT_INVALID, "error: %lld batches to accumulate\n  at tt_train\n  fix: give 1 or more", (long long)accumulate);
   if (!o->data && !o->train)
     return tt_fail(err, TT_INVALID, "error: no data to train on\n  at tt_train\n  fix: set data to a set and its folder, \"mnist:DIR\"");
   if (o->data && (!(p->train = tt_dataset_open(o->data, true, err)) || !(p->test = tt_dataset_open(o->data, false, err)))) return err->status;
@@ -51,14 +54,19 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
     return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld images to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n);
   f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed,
                                  .n_threads = 1};
-  int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each * f.epochs;
+  int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each / accumulate * f.epochs;
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
   f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total,
                              .step_size = o->step_size, .gamma = o->gamma};
-  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
+  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .accumulate = (int)accumulate, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
   memcpy(c.groups, o->groups, sizeof c.groups);
   if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;
   f.step = p->step;
+  if (accumulate > 1) {
+    c.collect = true;
+    if ((status = compile_for(m, f.train, batch, &c, &p->collect, err)) != TT_OK) return status;
+    f.collect = p->collect, f.accumulate = accumulate;
+  }
   if (f.test) {
     tt_compile_options e = {.watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
     if ((status = compile_for(m, f.test, batch, &e, &p->eval, err)) != TT_OK) return status;
@@ -81,6 +89,7 @@ tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result
   if (status == TT_OK) cg_cpu_text(&cpu, target, sizeof target);
   if (status == TT_OK) status = run(m, o, target, &p, result, err);
   rt_program_free(p.step);
+  rt_program_free(p.collect);
   rt_program_free(p.eval);
   tt_dataset_free(p.train);
   tt_dataset_free(p.test);

@@ -13,6 +13,8 @@ typedef struct {
   struct { const char *pattern, *optimizer, *hyper; } groups[8];   /* params whose name has this prefix: optimizer NULL freezes them */
   int n_groups;
   double clip_norm;               /* > 0: gradients are scaled so that their global 2-norm is at most this (Pascanu et al. 2013) */
+  int accumulate;                 /* > 1: an update takes the mean of so many gradients: params NAME.grad hold the sum of those before the last one */
+  bool collect;                   /* with accumulate: this step only adds its gradients to NAME.grad, the last one updates */
   bool gradients;                 /* every param's gradient is also an output, "grad.NAME" */
   int64_t memory_budget;          /* > 0: recompute makes values again until the arena is at most this less memory_fixed */
   int64_t memory_fixed;           /* bytes that a run needs beside the arena: parameters, inputs, outputs, constants, scratch */

@@ -6,7 +6,11 @@
  *                                                            return %loss
  *
  * The learning rate and the number of steps done are inputs, lr: f64[] and step: i64[], made here when the function has none. An
- * optimizer's state is a param NAME.STATE that is not trained and begins as zeros. */
+ * optimizer's state is a param NAME.STATE that is not trained and begins as zeros.
+ *
+ * With accumulate = N there are two programs. Of N batches the first N-1 run the one that collects: assign(%w.grad, add(%w.grad, %dw)), where
+ * the first takes %dw itself, so that nothing has to be set to zero. The last runs the one that updates, by mul(add(%w.grad, %dw), 1/N). step
+ * counts batches then: which of the N this is, and how many updates were done, is computed from it; random masks differ from batch to batch. */
 #include "passes.h"
 
 #include <math.h>
@@ -139,6 +143,31 @@ static void assign(ir_graph *g, ir_ref param, const char *name, ir_ref value) {
   if (!g->error.status && !ir_assign(g, param, value) && !g->error.status) tt_bug(g, "no update of %s", name);
 }
 
+/* The sum of the gradients before this one, PARAM.grad. */
+static ir_ref collected(ir_graph *g, ir_ref param, tt_dtype t) {
+  char full[400];
+  if ((size_t)snprintf(full, sizeof full, "%s.grad", ir_str(ir_at(g, param), "name")) >= sizeof full) return tt_bug(g, "too long a name of a param");
+  return ir_param(g, full, t, ir_shape(g, param), false);
+}
+
+static tt_dtype sum_type(const ir_graph *g, ir_ref gradient) {
+  tt_dtype t = (tt_dtype)ir_at(g, gradient)->dtype;
+  return t == TT_F64 ? TT_F64 : TT_F32;
+}
+
+static void collect(ir_graph *g, ir_ref param, ir_ref gradient, int n, ir_ref step) {
+  tt_dtype t = sum_type(g, gradient);
+  ir_ref sum = collected(g, param, t), one = ir_cast(g, gradient, t);
+  ir_ref first = ir_ew2(g, IR_eq, ir_ew2(g, IR_fmod, step, ir_scalar_int(g, TT_I64, n)), ir_scalar_int(g, TT_I64, 0));
+  assign(g, sum, "grad", ir_select(g, first, one, ir_ew2(g, IR_add, sum, one)));
+}
+
+static ir_ref mean_gradient(ir_graph *g, ir_ref param, ir_ref gradient, int n) {
+  tt_dtype t = sum_type(g, gradient);
+  ir_ref sum = ir_ew2(g, IR_add, collected(g, param, t), ir_cast(g, gradient, t));
+  return ir_cast(g, ir_ew2(g, IR_mul, sum, ir_scalar(g, t, 1.0 / n)), (tt_dtype)ir_at(g, gradient)->dtype);
+}
+
 static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim, const char *hyper, ir_ref lr, ir_ref step) {
   const optim_info *o = optimizer(g, optim);
   names e = {.n = 0};
@@ -192,6 +221,13 @@ static ir_ref param_of(const ir_graph *g, const ir_output *o) {
   return p && ir_at(g, p)->op == IR_param && ir_int(ir_at(g, p), "trainable") ? p : 0;
 }
 
+/* The optimizer of a param, NULL: it is frozen. */
+static const char *optimizer_of(const pass_options *o, const ir_graph *g, ir_ref param, const char **hyper) {
+  int group = pass_group(o, ir_str(ir_at(g, param), "name"));
+  if (hyper) *hyper = group < 0 ? o->hyper : o->groups[group].hyper;
+  return group < 0 ? o->optimizer : o->groups[group].optimizer;
+}
+
 tt_status pass_update(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   tt_status status = pass_copy(in, out, err);
   if (status != TT_OK || !options->train) return status;
@@ -206,15 +242,25 @@ tt_status pass_update(const ir_graph *in, ir_graph *out, const pass_options *opt
   }
   out->n_outputs = n_outputs;
 
-  ir_ref lr = 0, step = 0, factor = options->clip_norm > 0 && n ? clip_factor(out, gradients, n, options->clip_norm) : 0;
-  for (int i = 0; i < n && !out->error.status; i++) {
-    int group = pass_group(options, ir_str(ir_at(out, params[i]), "name"));
-    const char *optim = group < 0 ? options->optimizer : options->groups[group].optimizer;
+  ir_ref lr = 0, step = 0, factor = 0;
+  bool sums = options->accumulate > 1, collects = sums && options->collect;
+  if (sums && n && !(step = scalar_input(out, "step", TT_I64))) n = 0;
+  ir_ref updates = sums && !collects && n ? ir_ew2(out, IR_div, step, ir_scalar_int(out, TT_I64, options->accumulate)) : 0;
+  for (int i = 0; i < n && sums && !out->error.status; i++) {
+    if (!optimizer_of(options, out, params[i], NULL)) continue;
+    out->at_origin = ir_at(out, params[i])->origin;
+    if (collects) collect(out, params[i], gradients[i], options->accumulate, step);
+    else gradients[i] = mean_gradient(out, params[i], gradients[i], options->accumulate);
+    out->at_origin = 0;
+  }
+  if (options->clip_norm > 0 && n && !collects && !out->error.status) factor = clip_factor(out, gradients, n, options->clip_norm);
+  for (int i = 0; i < n && !collects && !out->error.status; i++) {
+    const char *hyper, *optim = optimizer_of(options, out, params[i], &hyper);
     if (!optim) continue;
     if (!lr && (!(lr = scalar_input(out, "lr", TT_F64)) || !(step = scalar_input(out, "step", TT_I64)))) break;
     ir_ref gradient = factor ? ir_ew2(out, IR_mul, gradients[i], ir_cast(out, factor, (tt_dtype)ir_at(out, gradients[i])->dtype)) : gradients[i];
     out->at_origin = ir_at(out, params[i])->origin;
-    update(out, params[i], gradient, optim, group < 0 ? options->hyper : options->groups[group].hyper, lr, step);
+    update(out, params[i], gradient, optim, hyper, lr, updates ? updates : step);
     out->at_origin = 0;
   }
   free(params);

@@ -51,10 +51,11 @@ tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *a
   tt_status status = path_of(dir, path, sizeof path, err);
   if (status == TT_OK) status = make_folder(dir, err);
   if (status != TT_OK) return status;
-  int n = rt_params_count(p);
-  tt_named_tensor *tensors = calloc((size_t)n + 1, sizeof *tensors);
+  int n = 0;
+  tt_named_tensor *tensors = calloc((size_t)rt_params_count(p) + 1, sizeof *tensors);
   if (!tensors) return tt_fail(err, TT_NO_MEMORY, "error: no memory to write a checkpoint\n  at %s\n  fix: use a machine with more memory", path);
-  for (int i = 0; i < n; i++) tensors[i] = (tt_named_tensor){rt_params_at(p, i)->name, rt_params_at(p, i)->tensor};
+  for (int i = 0; i < rt_params_count(p); i++)
+    if (!rt_params_at(p, i)->passing) tensors[n++] = (tt_named_tensor){rt_params_at(p, i)->name, rt_params_at(p, i)->tensor};
   snprintf(text[0], sizeof *text, "%" PRId64, at->epoch);
   snprintf(text[1], sizeof *text, "%" PRId64, at->batch);
   snprintf(text[2], sizeof *text, "%" PRId64, at->step);
@@ -95,10 +96,12 @@ static tt_status restore(tt_safetensors *f, const char *path, rt_params *p, rt_p
   const char *config = tt_safetensors_metadata(f, "tinytorch.config"), *want = at->config ? at->config : "";
   if (!config || strcmp(config, want))
     return tt_fail(err, TT_INVALID, "error: the checkpoint is of another run\n  at %s: it was made with \"%.700s\", this is \"%.700s\"\n  fix: resume with the same model, optimizer, seed and CPU, or choose another folder", path, config ? config : "", want);
-  int n = rt_params_count(p);
-  if (tt_safetensors_count(f) != n) return tt_fail(err, TT_INVALID, "error: the checkpoint holds %d tensors, the model %d\n  at %s\n  fix: resume with the model that made it", tt_safetensors_count(f), n, path);
+  int n = rt_params_count(p), saved = 0;
+  for (int i = 0; i < n; i++) saved += !rt_params_at(p, i)->passing;
+  if (tt_safetensors_count(f) != saved) return tt_fail(err, TT_INVALID, "error: the checkpoint holds %d tensors, the model %d\n  at %s\n  fix: resume with the model that made it", tt_safetensors_count(f), saved, path);
   for (int i = 0; i < n; i++) {
     rt_param *q = rt_params_at(p, i);
+    if (q->passing) continue;
     if (!(loaded[i] = tt_safetensors_get(f, q->name, err))) return err && err->status ? err->status : TT_INVALID;
     tt_shape a = tt_tensor_shape(loaded[i]), b = tt_tensor_shape(q->tensor);
     char stored[200], wanted[200];
@@ -106,7 +109,8 @@ static tt_status restore(tt_safetensors *f, const char *path, rt_params *p, rt_p
       return tt_fail(err, TT_INVALID, "error: parameter %s is %s in the checkpoint and %s in the model\n  at %s\n  fix: resume with the model that made it", q->name,
                      tt_type_text(tt_tensor_dtype(loaded[i]), &a, stored, sizeof stored), tt_type_text(tt_tensor_dtype(q->tensor), &b, wanted, sizeof wanted), path);
   }
-  for (int i = 0; i < n; i++) tt_tensor_copy(rt_params_at(p, i)->tensor, loaded[i], NULL);   /* equal types and shapes: cannot fail */
+  for (int i = 0; i < n; i++)
+    if (loaded[i]) tt_tensor_copy(rt_params_at(p, i)->tensor, loaded[i], NULL);   /* equal types and shapes: cannot fail */
   found.config = at->config;
   *at = found;
   return TT_OK;

@@ -24,6 +24,7 @@ struct rt_instance {
   const rt_program *p;
   rt_team *team;
   char *arena, *scratch;
+  bool borrows_arena, borrows_scratch;     /* they are another instance's */
   size_t scratch_stride, scratch_bytes;
   job *jobs, **of_thread;          /* the list of each thread */
   bool parallel;                   /* other threads have something to do */
@@ -79,13 +80,15 @@ static void list_jobs(rt_instance *x) {
   }
 }
 
-static bool allocate(rt_instance *x) {
+static bool allocate(rt_instance *x, const rt_instance *lender) {
   const rt_program *p = x->p;
   size_t slots = p->n_slots + 1, args = p->n_args + 1, threads = (size_t)rt_team_size(x->team);
   x->scratch_stride = rt_scratch_stride(p);
   x->scratch_bytes = x->scratch_stride * threads;
-  x->arena = rt_alloc(p->arena_bytes);
-  x->scratch = rt_alloc(x->scratch_bytes);
+  x->borrows_arena = lender && lender->p->arena_bytes >= p->arena_bytes;
+  x->borrows_scratch = lender && lender->scratch_bytes >= x->scratch_bytes;
+  x->arena = x->borrows_arena ? lender->arena : rt_alloc(p->arena_bytes);
+  x->scratch = x->borrows_scratch ? lender->scratch : rt_alloc(x->scratch_bytes);
   x->jobs = calloc(threads * (p->n_steps + 2), sizeof *x->jobs);
   x->of_thread = calloc(threads, sizeof *x->of_thread);
   x->bound = calloc(slots, sizeof *x->bound);
@@ -98,10 +101,12 @@ static bool allocate(rt_instance *x) {
   return x->arena && x->scratch && x->jobs && x->of_thread && x->bound && x->pointers && x->args && x->written && x->uses && x->use_of && x->bindable;
 }
 
-rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) {
+rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) { return rt_instance_new_over(p, team, NULL, err); }
+
+rt_instance *rt_instance_new_over(const rt_program *p, rt_team *team, const rt_instance *lender, tt_error *err) {
   rt_instance *x = calloc(1, sizeof *x);
   if (x) x->p = p, x->team = team;
-  if (!x || !allocate(x)) {
+  if (!x || !allocate(x, lender)) {
     tt_fail(err, TT_NO_MEMORY, "error: no memory to run a program\n  at an arena of %zu bytes, %zu bytes of scratch for each of %d threads\n  fix: use a smaller batch, a memory budget, or fewer threads",
             p->arena_bytes, p->scratch_bytes, rt_team_size(team));
     rt_instance_free(x);
@@ -121,8 +126,8 @@ rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) 
 void rt_instance_free(rt_instance *x) {
   if (!x) return;
   for (uint32_t i = 0; x->bound && i < x->p->n_slots; i++) tt_tensor_free(x->bound[i]);
-  rt_free(x->arena, x->p->arena_bytes);
-  rt_free(x->scratch, x->scratch_bytes);
+  if (!x->borrows_arena) rt_free(x->arena, x->p->arena_bytes);
+  if (!x->borrows_scratch) rt_free(x->scratch, x->scratch_bytes);
   free(x->bound);
   free(x->pointers);
   free(x->args);
@@ -136,7 +141,7 @@ void rt_instance_free(rt_instance *x) {
 }
 
 size_t rt_instance_bytes(const rt_instance *x) {
-  size_t bytes = x->p->arena_bytes + x->scratch_bytes;
+  size_t bytes = (x->borrows_arena ? 0 : x->p->arena_bytes) + (x->borrows_scratch ? 0 : x->scratch_bytes);
   for (uint32_t i = 0; i < x->p->n_slots; i++)
     if (x->p->slots[i].kind == RT_OUTPUT && x->bound[i]) bytes += x->p->slots[i].bytes;
   return bytes;

@@ -36,7 +36,7 @@ tt_status rt_params_add(rt_params *s, const char *name, tt_tensor *take, bool tr
     tt_tensor_free(take);
     return status;
   }
-  s->at[s->n++] = (rt_param){own, take, trainable, optimizer_state};
+  s->at[s->n++] = (rt_param){own, take, trainable, optimizer_state, false};
   return TT_OK;
 }
 

@@ -46,6 +46,9 @@ TT_API void rt_team_barrier(rt_team *t, int thread);             /* inside rt_te
 /* execute.c: a program with its memory. Slots are known by name, or by the number that rt_slot_find gives. */
 typedef struct rt_instance rt_instance;
 TT_API rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err);    /* p and team outlive it */
+/* The same, in the arena and scratch of lender where they are large enough: for programs that never run at the same time, and keep nothing there from
+ * one run to the next. lender outlives it; NULL: none. */
+TT_API rt_instance *rt_instance_new_over(const rt_program *p, rt_team *team, const rt_instance *lender, tt_error *err);
 TT_API void rt_instance_free(rt_instance *x);
 TT_API int rt_slot_find(const rt_program *p, const char *name);                            /* -1: none */
 TT_API tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err);   /* type and shape are checked; retained */
@@ -64,7 +67,7 @@ TT_API size_t rt_instance_bytes(const rt_instance *x);
 TT_API const rt_program *rt_instance_program(const rt_instance *x);
 TT_API void rt_program_free(rt_program *p);
 
-/* plan.c: bytes that a program needs in a team of n_threads. state: what the optimizer keeps, PARAM.NAME; gradients: outputs grad.NAME; scratch: of
+/* plan.c: bytes that a program needs in a team of n_threads. state: what the optimizer keeps, PARAM.NAME; gradients: outputs grad.NAME, and sums NAME.grad; scratch: of
  * all threads together. */
 typedef struct { size_t params, state, gradients, inputs, outputs, constants, arena, scratch, total; } rt_memory;
 TT_API rt_memory rt_program_memory(const rt_program *p, int n_threads);
@@ -72,7 +75,7 @@ size_t rt_scratch_stride(const rt_program *p);
 
 /* params.c: the named state of a model: weights, running statistics, optimizer state. Programs share one store. */
 typedef struct rt_params rt_params;
-typedef struct { const char *name; tt_tensor *tensor; bool trainable; bool optimizer_state; } rt_param;
+typedef struct { const char *name; tt_tensor *tensor; bool trainable; bool optimizer_state; bool passing; } rt_param;      /* passing: means nothing between two updates, so no checkpoint has it */
 TT_API rt_params *rt_params_new(void);
 TT_API void rt_params_free(rt_params *s);
 TT_API tt_status rt_params_add(rt_params *s, const char *name, tt_tensor *take, bool trainable, bool optimizer_state, tt_error *err);
@@ -152,6 +155,8 @@ tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
  * (and "correct" i64[], when it has it). eval: inputs x, y; outputs "logits" [B, classes] and "loss" are used when they exist. */
 typedef struct {
   const rt_program *step, *eval;
+  const rt_program *collect;       /* with accumulate > 1: run for all batches of an update but the last */
+  int64_t accumulate;              /* batches of one update; 0: 1. step's and collect's input `step` counts batches then; an update is whole before a checkpoint or a stop */
   rt_params *params;
   rt_team *team;
   const tt_dataset *train, *test;

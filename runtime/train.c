@@ -18,15 +18,22 @@ enum { SNAPSHOT_EVERY = 32 };
 #define SNAPSHOT_BYTES ((size_t)64 << 20)                /* of state at most: larger models do without */
 #define REPORT_SECONDS 0.1
 
+/* A program of the step, with what it is given and what it gives. */
+typedef struct {
+  rt_instance *run;
+  int x, y;                                              /* slots of the batch; -1: not read */
+  tt_tensor *loss, *correct, *lr, *number, *seed;        /* NULL: the program has none; loss and correct are the instance's */
+} worker;
+
 typedef struct {
   const tt_fit_options *o;
   tt_error *err;
-  rt_instance *step;
+  worker last, early;                                    /* early: of the batches of an update before its last one */
+  worker *running;
+  int64_t accumulate, batches;                           /* batches of an update, and of an epoch: whole updates */
   rt_evaluator *eval;
   tt_loader *loader;
   rt_log *log;
-  int x, y;                                              /* slots of the batch; -1: not read */
-  tt_tensor *loss, *correct, *lr, *step_number, *seed;   /* NULL: the program has none; loss and correct are the instance's */
   rt_position at;
   tt_fit_result *r;
   tt_tensor **snapshot;                                  /* NULL: the model is too large */
@@ -44,18 +51,37 @@ static double now(void) {
 static bool stopped(const fit *f) { return f->o->stop && *f->o->stop; }
 static bool finished(const fit *f) { return f->at.epoch >= f->o->epochs || (f->o->max_steps && f->at.step >= f->o->max_steps); }
 
-/* One step of training on the batch at f->at; *loss is its loss. */
-static tt_status run_step(fit *f, double *loss) {
+/* One batch through one of the step's programs. number: what the input `step` is. */
+static tt_status run_batch(fit *f, worker *w, int64_t number, double *loss, int64_t *correct) {
   tt_batch b;
+  f->running = w;
   tt_status status = tt_loader_next(f->loader, &b, f->err);
-  if (status == TT_OK && f->x >= 0) status = rt_bind_slot(f->step, f->x, b.x, f->err);
-  if (status == TT_OK && f->y >= 0) status = rt_bind_slot(f->step, f->y, b.y, f->err);
+  if (status == TT_OK && w->x >= 0) status = rt_bind_slot(w->run, w->x, b.x, f->err);
+  if (status == TT_OK && w->y >= 0) status = rt_bind_slot(w->run, w->y, b.y, f->err);
   if (status != TT_OK) return status;
-  if (f->lr) *(double *)tt_tensor_data(f->lr) = tt_schedule_at(&f->o->schedule, f->at.step);
-  if (f->step_number) *(int64_t *)tt_tensor_data(f->step_number) = f->at.step;
-  if (f->seed) *(uint64_t *)tt_tensor_data(f->seed) = f->o->seed;
-  if ((status = rt_run(f->step, f->err)) == TT_OK) *loss = tt_tensor_at(f->loss, NULL);
-  return status;
+  if (w->lr) *(double *)tt_tensor_data(w->lr) = tt_schedule_at(&f->o->schedule, f->at.step);
+  if (w->number) *(int64_t *)tt_tensor_data(w->number) = number;
+  if (w->seed) *(uint64_t *)tt_tensor_data(w->seed) = f->o->seed;
+  if ((status = rt_run(w->run, f->err)) != TT_OK) return status;
+  *loss += tt_tensor_at(w->loss, NULL);
+  if (w->correct) *correct += *(const int64_t *)tt_tensor_data(w->correct);
+  return TT_OK;
+}
+
+/* One update, from the batches at f->at; *loss is their mean loss. It ends at the first batch whose loss is not finite: nothing is updated then. */
+static tt_status run_step(fit *f, double *loss, int64_t *correct) {
+  *loss = 0, *correct = 0;
+  for (int64_t i = 0; i < f->accumulate && isfinite(*loss); i++) {
+    tt_status status = run_batch(f, i + 1 < f->accumulate ? &f->early : &f->last, f->at.step * f->accumulate + i, loss, correct);
+    if (status != TT_OK) return status;
+  }
+  if (f->accumulate > 1) *loss /= (double)f->accumulate;
+  return TT_OK;
+}
+
+/* The loader goes on into the next epoch by itself, but for batches at an epoch's end that make no whole update. */
+static void next_epoch(fit *f) {
+  if (f->batches != tt_loader_batches(f->loader)) tt_loader_seek(f->loader, f->at.epoch, 0);
 }
 
 static void take_snapshot(fit *f) {
@@ -67,23 +93,24 @@ static void take_snapshot(fit *f) {
 static tt_status explain(fit *f, double loss) {
   char text[1100] = "";
   double ignored;
+  int64_t none;
   rt_position bad = f->at;
   if (f->snapshot) {
     for (int i = 0; i < rt_params_count(f->o->params); i++) tt_tensor_copy(rt_params_at(f->o->params, i)->tensor, f->snapshot[i], NULL);
     f->at = f->snapshot_at;
     tt_loader_seek(f->loader, f->at.epoch, f->at.batch);
     while (f->at.step < bad.step) {
-      tt_status status = run_step(f, &ignored);
+      tt_status status = run_step(f, &ignored, &none);
       if (status != TT_OK) return status;
       f->at.step++;
-      if (++f->at.batch == tt_loader_batches(f->loader)) f->at.epoch++, f->at.batch = 0;
+      if ((f->at.batch += f->accumulate) == f->batches) f->at.epoch++, f->at.batch = 0, next_epoch(f);
     }
     /* Batch, rate and step number of the bad step are bound by running it; its updates are taken back. */
     take_snapshot(f);
-    tt_status status = run_step(f, &ignored);
+    tt_status status = run_step(f, &ignored, &none);
     if (status != TT_OK) return status;
     for (int i = 0; i < rt_params_count(f->o->params); i++) tt_tensor_copy(rt_params_at(f->o->params, i)->tensor, f->snapshot[i], NULL);
-    rt_find_not_finite(f->step, text, sizeof text);
+    rt_find_not_finite(f->running->run, text, sizeof text);
   }
   return tt_fail(f->err, TT_NOT_FINITE, "error: the loss is not finite: %g in step %" PRId64 " (epoch %" PRId64 ", batch %" PRId64 ")\n  at %s\n  fix: lower the learning rate (it was %g), clip gradients, or check the data", loss,
                  bad.step, bad.epoch + 1, bad.batch, text[0] ? text : f->snapshot ? "no kernel: all are finite when the step is run alone" : "a model too large to keep a state to search from", tt_schedule_at(&f->o->schedule, bad.step));
@@ -99,7 +126,7 @@ static tt_status save(fit *f) {
 static void averages(fit *f) {
   if (!f->at.samples) return;
   f->r->loss = f->at.loss_sum / (double)f->at.samples;
-  if (f->correct) f->r->train_accuracy = (double)f->at.correct / (double)f->at.samples;
+  if (f->last.correct) f->r->train_accuracy = (double)f->at.correct / (double)f->at.samples;
 }
 
 static int percent_text(char *text, size_t size, const char *name, double share) {
@@ -113,7 +140,7 @@ static void report_progress(fit *f) {
   f->reported = time;
   averages(f);
   enum { WIDTH = 20 };
-  int64_t n = tt_loader_batches(f->loader), total = f->o->epochs * n;
+  int64_t n = f->batches, total = f->o->epochs * n / f->accumulate;
   if (f->o->max_steps && f->o->max_steps < total) total = f->o->max_steps;
   char bar[WIDTH + 1], accuracy[40] = "", line[300];
   int full = (int)(f->at.batch * WIDTH / n);
@@ -159,14 +186,14 @@ static tt_status interrupted(fit *f) {
 }
 
 static tt_status loop(fit *f) {
-  int64_t n = tt_loader_batches(f->loader), batch = f->o->loader.batch;
+  int64_t n = f->batches, batch = f->o->loader.batch * f->accumulate, correct;
   double epoch_seconds = 0;
   bool measured = false;
   while (!finished(f)) {
     if (stopped(f)) return interrupted(f);
     if (f->steps_done % SNAPSHOT_EVERY == 0) take_snapshot(f);
     double loss = NAN, start = now(), lr = tt_schedule_at(&f->o->schedule, f->at.step);
-    tt_status status = run_step(f, &loss);
+    tt_status status = run_step(f, &loss, &correct);
     if (status != TT_OK) return status;
     if (!isfinite(loss)) return explain(f, loss);
     double seconds = now() - start;
@@ -174,9 +201,9 @@ static tt_status loop(fit *f) {
     epoch_seconds += seconds;
     f->at.loss_sum += loss * (double)batch;
     f->at.samples += batch;
-    if (f->correct) f->at.correct += *(const int64_t *)tt_tensor_data(f->correct);
+    f->at.correct += correct;
     f->at.step++;
-    f->at.batch++;
+    f->at.batch += f->accumulate;
     f->steps_done++;
     f->r->steps = f->at.step;
     f->r->samples_per_second = (double)(f->steps_done * batch) / f->r->seconds;
@@ -188,6 +215,7 @@ static tt_status loop(fit *f) {
       if (status != TT_OK && status != TT_INTERRUPTED) return status;
       f->at = (rt_position){.epoch = sums.epoch + 1, .step = sums.step, .seed = sums.seed, .config = sums.config};
       f->r->epochs = f->at.epoch;
+      next_epoch(f);
       epoch_seconds = 0;
       if (status == TT_INTERRUPTED) return interrupted(f);
     } else report_progress(f);
@@ -203,11 +231,12 @@ static tt_status loop(fit *f) {
 }
 
 /* A tensor for an input that changes each step, when the program has it. */
-static bool scalar(fit *f, const char *name, tt_dtype t, tt_tensor **x) {
-  int i = rt_slot_find(f->o->step, name);
-  if (i < 0 || f->o->step->slots[i].kind != RT_INPUT) return true;
+static bool scalar(fit *f, worker *w, const char *name, tt_dtype t, tt_tensor **x) {
+  const rt_program *p = rt_instance_program(w->run);
+  int i = rt_slot_find(p, name);
+  if (i < 0 || p->slots[i].kind != RT_INPUT) return true;
   *x = tt_tensor_new(t, &(tt_shape){0}, f->err);
-  return *x && rt_bind(f->step, name, *x, f->err) == TT_OK;
+  return *x && rt_bind(w->run, name, *x, f->err) == TT_OK;
 }
 
 static bool make_snapshot(fit *f) {
@@ -227,12 +256,31 @@ static bool make_snapshot(fit *f) {
   return true;
 }
 
-static tt_status check_outputs(fit *f) {
-  f->loss = rt_bound(f->step, "loss");
-  f->correct = rt_bound(f->step, "correct");
-  if (!f->loss || tt_tensor_shape(f->loss).rank || !tt_dtype_in(tt_tensor_dtype(f->loss), TT_REAL)) return tt_fail(f->err, TT_INVALID, "error: the training program gives no scalar called loss\n  at its outputs\n  fix: let it return loss: f32[]");
-  if (f->correct && (tt_tensor_shape(f->correct).rank || tt_tensor_dtype(f->correct) != TT_I64)) return tt_fail(f->err, TT_INVALID, "error: the training program's output correct is no count\n  at its outputs\n  fix: let it be i64[]");
+static tt_status check_outputs(fit *f, worker *w) {
+  w->loss = rt_bound(w->run, "loss");
+  w->correct = rt_bound(w->run, "correct");
+  if (!w->loss || tt_tensor_shape(w->loss).rank || !tt_dtype_in(tt_tensor_dtype(w->loss), TT_REAL)) return tt_fail(f->err, TT_INVALID, "error: the training program gives no scalar called loss\n  at its outputs\n  fix: let it return loss: f32[]");
+  if (w->correct && (tt_tensor_shape(w->correct).rank || tt_tensor_dtype(w->correct) != TT_I64)) return tt_fail(f->err, TT_INVALID, "error: the training program's output correct is no count\n  at its outputs\n  fix: let it be i64[]");
   return TT_OK;
+}
+
+static bool make_worker(fit *f, worker *w, const rt_program *p, const rt_instance *lender) {
+  w->x = rt_slot_find(p, "x"), w->y = rt_slot_find(p, "y");
+  return (w->run = rt_instance_new_over(p, f->o->team, lender, f->err)) && rt_params_bind(f->o->params, w->run, f->err) == TT_OK && check_outputs(f, w) == TT_OK &&
+         scalar(f, w, "lr", TT_F64, &w->lr) && scalar(f, w, "step", TT_I64, &w->number) && scalar(f, w, "seed", TT_U64, &w->seed);
+}
+
+static void free_worker(worker *w) {
+  rt_instance_free(w->run);
+  tt_tensor_free(w->lr), tt_tensor_free(w->number), tt_tensor_free(w->seed);
+}
+
+/* The two programs of an accumulated step take turns in one arena, that of the larger. */
+static bool make_workers(fit *f) {
+  const rt_program *last = f->o->step, *early = f->accumulate > 1 ? f->o->collect : NULL;
+  if (!early) return make_worker(f, &f->last, last, NULL);
+  if (last->arena_bytes >= early->arena_bytes) return make_worker(f, &f->last, last, NULL) && make_worker(f, &f->early, early, f->last.run);
+  return make_worker(f, &f->early, early, NULL) && make_worker(f, &f->last, last, f->early.run);
 }
 
 static tt_status prepare(fit *f) {
@@ -245,11 +293,13 @@ static tt_status prepare(fit *f) {
     if (f->at.seed != o->seed) return tt_fail(f->err, TT_INVALID, "error: the checkpoint's seed is %" PRIu64 ", this run's %" PRIu64 "\n  at %s\n  fix: resume with the same seed", f->at.seed, o->seed, o->checkpoint);
     f->saved_step = f->at.step;
   }
-  if (!(f->step = rt_instance_new(o->step, o->team, f->err)) || rt_params_bind(o->params, f->step, f->err) != TT_OK || check_outputs(f) != TT_OK) return f->err->status;
-  f->x = rt_slot_find(o->step, "x"), f->y = rt_slot_find(o->step, "y");
-  if (!scalar(f, "lr", TT_F64, &f->lr) || !scalar(f, "step", TT_I64, &f->step_number) || !scalar(f, "seed", TT_U64, &f->seed) || !make_snapshot(f)) return f->err->status;
+  f->accumulate = o->accumulate ? o->accumulate : 1;
+  if (f->accumulate < 1 || (f->accumulate > 1 && !o->collect)) return tt_fail(f->err, TT_INVALID, "error: %" PRId64 " batches to accumulate%s\n  at tt_fit\n  fix: accumulate is 1 or more, with a program that collects from 2 on", f->accumulate, f->accumulate > 1 ? ", but no program that collects" : "");
+  if (!make_workers(f) || !make_snapshot(f)) return f->err->status;
   if (!(f->loader = tt_loader_new(o->train, &o->loader, f->err))) return f->err->status;
-  if (f->at.batch >= tt_loader_batches(f->loader)) return tt_fail(f->err, TT_FORMAT, "error: the checkpoint stands at batch %" PRId64 ", an epoch has %" PRId64 "\n  at %s\n  fix: resume with the same data and batch size", f->at.batch, tt_loader_batches(f->loader), o->checkpoint);
+  f->batches = tt_loader_batches(f->loader) / f->accumulate * f->accumulate;
+  if (!f->batches) return tt_fail(f->err, TT_INVALID, "error: an update takes %" PRId64 " batches, an epoch has %" PRId64 "\n  at tt_fit\n  fix: accumulate fewer, or make the batch smaller", f->accumulate, tt_loader_batches(f->loader));
+  if (f->at.batch >= f->batches || f->at.batch % f->accumulate) return tt_fail(f->err, TT_FORMAT, "error: the checkpoint stands at batch %" PRId64 ", an epoch has %" PRId64 "\n  at %s\n  fix: resume with the same data and batch size", f->at.batch, f->batches, o->checkpoint);
   tt_loader_seek(f->loader, f->at.epoch, f->at.batch);
   if (o->eval && o->test) {                              /* its batch is what the program was compiled for */
     int x = rt_slot_find(o->eval, "x");
@@ -273,11 +323,8 @@ tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err) {
   rt_log_close(f.log);
   rt_evaluator_free(f.eval);
   tt_loader_free(f.loader);
-  rt_instance_free(f.step);
+  free_worker(&f.early), free_worker(&f.last);
   for (int i = 0; f.snapshot && i < rt_params_count(o->params); i++) tt_tensor_free(f.snapshot[i]);
   free(f.snapshot);
-  tt_tensor_free(f.lr);
-  tt_tensor_free(f.step_number);
-  tt_tensor_free(f.seed);
   return status;
 }

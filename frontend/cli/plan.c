@@ -21,6 +21,7 @@ const cli_option cli_plan_options[] = {
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  {"accumulate", "N", "with the sums of N batches' gradients (default 1)"},
   CLI_BUDGET, CLI_THREADS, CLI_CPU, CLI_SKIP,
   {"svg", "FILE", "the arena as a picture: kernels to the right, offsets upward"},
   {"check", NULL, "runs 20 steps and prints how much the process really grew"},
@@ -233,8 +234,8 @@ int cli_plan(const cli_args *a) {
   if (!info) return 2;
   if (cli_has(a, "train") && cli_has(a, "infer")) return cli_usage(a, "--train or --infer, not both");
   bool train = !cli_has(a, "infer");
-  int64_t batch, channels = info->channels, height = info->size, width = info->size, before = status_bytes("VmRSS"), budget;
-  if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget)) return 2;
+  int64_t batch, channels = info->channels, height = info->size, width = info->size, before = status_bytes("VmRSS"), budget, accumulate;
+  if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "accumulate", 1, 1, &accumulate)) return 2;
   model_config arg = {.classes = 10};
   const char *what = cli_get(a, "data", NULL), *svg = cli_get(a, "svg", NULL);
   if (what) {
@@ -247,7 +248,7 @@ int cli_plan(const cli_args *a) {
   const char *optimizer = cli_get(a, "optimizer", info->optimizer);
   keeper kept = {0};
   tt_compile_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                          .memory_budget = budget, .watch = keep_placed, .user = &kept};
+                          .accumulate = train ? (int)accumulate : 0, .memory_budget = budget, .watch = keep_placed, .user = &kept};
   tt_model *m = cli_model_new(a, info, &arg, &err);
   if (!m && !err.status) return 2;
   rt_program *program = NULL;

@@ -21,6 +21,7 @@ const cli_option cli_train_options[] = {
   {"optimizer", "NAME", "a row of passes/optim.def: sgd, adam, adamw ... (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters, such as \"momentum=0.9, weight_decay=5e-4\""},
   {"clip-norm", "X", "scale gradients to this global norm at most"},
+  {"accumulate", "N", "batches of one update: as if the batch were N times as large (default 1)"},
   CLI_BUDGET,
   {"flip", NULL, "augmentation: left-right"},
   {"crop", "N", "augmentation: random windows of the image padded by N"},
@@ -94,12 +95,13 @@ int cli_train(const cli_args *a) {
   if (!info) return 2;
   const char *what = cli_get(a, "data", NULL);
   if (!what) return cli_usage(a, "--data is missing");
-  int64_t epochs, max_steps, batch, warmup, step_size, crop, every, seed, budget;
+  int64_t epochs, max_steps, batch, warmup, step_size, crop, every, seed, budget, accumulate;
   double lr, gamma, clip;
   if (!cli_target(a) || !cli_choice(a, "schedule", (const char *const[]){"constant", "step", "cosine", NULL}) || !cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
       !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) || !cli_int(a, "crop", 0, 0, &crop) ||
       !cli_int(a, "checkpoint-every", 0, 0, &every) || !cli_int(a, "seed", 1, 0, &seed) || !cli_double(a, "lr", info->lr, &lr) ||
-      !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip) || !cli_bytes(a, "memory-budget", &budget)) return 2;
+      !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip) || !cli_bytes(a, "memory-budget", &budget) ||
+      !cli_int(a, "accumulate", 1, 1, &accumulate)) return 2;
   const char *schedule = cli_get(a, "schedule", info->schedule), *optimizer = cli_get(a, "optimizer", info->optimizer);
   const char *save = cli_get(a, "save", NULL);
   if (lr <= 0) return cli_usage(a, "--lr wants a number above 0");
@@ -127,7 +129,7 @@ int cli_train(const cli_args *a) {
     tt_train_options o = {
       .train = train, .test = test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-      .clip_norm = clip, .memory_budget = budget, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
+      .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
       .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
     tt_status status = tt_train(m, &o, &result, &err);
