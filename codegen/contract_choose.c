@@ -112,6 +112,8 @@ bool con_choose(contraction *c) {
   choose_tile(c, machine_lanes);
   if (planned(c, "tile", 0, 2, 1, 64, &given)) c->tile = given < c->n_rows_all ? given : c->n_rows_all;
   if (planned(c, "tile", 1, 2, 2, 256, &given)) c->lanes = given;
+  int64_t whole = (c->n_rows_all + c->tile - 1) / c->tile;
+  c->tile = (c->n_rows_all + whole - 1) / whole;         /* balanced: tiles differ by a row at most */
 
   const axis *v = &c->axes[c->vec];
   int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);

@@ -173,3 +173,71 @@ Test(tune, compilation) {
   pass_kernels_free(ks);
   ir_graph_free(plain), ir_graph_free(g);
 }
+
+/* Every plan of a product stays within its buffers (the evaluator of loops checks) and gives the default's numbers. */
+static double *evaluate(const ir_graph *alone, const pass_entry *entries, int n, const cg_cpu *cpu, int64_t *count) {
+  tt_error err = {0};
+  pass_options o = {.vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers};
+  ir_graph *g = ir_clone(alone), *placed = NULL;
+  for (int i = 0; i < n; i++) ir_kernel_plan(g, 1, entries[i].name, entries[i].values, entries[i].n);
+  cr_assert_eq(pass_run(g, &placed, "memory", NULL, &o, NULL, NULL, &err), TT_OK, "%s", err.message);
+  ir_ref rows[16];
+  uint32_t region = ir_at(placed, placed->outputs[0].value)->region;
+  lp_kernel *k = cg_lower_contract(placed, region, cpu, rows, 16, &err);
+  double *result = NULL;
+  if (k) {
+    void *buffers[16];
+    int n_buffers = 0;
+    for (int b = 0; b < k->n_buffers; b++) {
+      if (k->buffers[b].scratch) continue;
+      float *data = buffers[n_buffers++] = calloc((size_t)k->buffers[b].count + 1, 4);
+      for (int64_t i = 0; !k->buffers[b].written && i < k->buffers[b].count; i++) data[i] = (float)(tt_random_word((uint64_t)b, 0, 0, (uint64_t)i) % 8);
+    }
+    cr_assert_eq(lp_eval(k, buffers, 0, k->tasks, &err), TT_OK, "%s", err.message);
+    for (int b = 0, a = 0; b < k->n_buffers; b++) {
+      if (k->buffers[b].scratch) continue;
+      if (k->buffers[b].written) {
+        *count = k->buffers[b].count;
+        result = calloc((size_t)*count, sizeof *result);
+        for (int64_t i = 0; i < *count; i++) result[i] = (double)((float *)buffers[a])[i];
+      }
+      free(buffers[a++]);
+    }
+    lp_free(k);
+  } else cr_assert_eq(err.status, TT_INVALID, "%s", err.message);      /* said to be impossible */
+  ir_graph_free(placed), ir_graph_free(g);
+  return result;
+}
+
+Test(tune, every_plan_of_a_product, .timeout = 120) {
+  static const int64_t shapes[][3] = {{8, 20, 7}, {17, 9, 33}, {33, 40, 5}, {1, 24, 40}};
+  int tried = 0;
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    tt_error err = {0};
+    cg_cpu cpu;
+    cr_assert_eq(cg_cpu_get(s % 2 ? "x86-64-v2" : NULL, &cpu, &err), TT_OK);
+    char text[500];
+    snprintf(text, sizeof text, "func @f(%%a: f32[%d,%d], %%b: f32[%d,%d]) -> f32[%d,%d] {\n  %%c = matmul(%%a, %%b) : f32[%d,%d]\n  return %%c\n}\n", (int)shapes[s][0], (int)shapes[s][2],
+             (int)shapes[s][2], (int)shapes[s][1], (int)shapes[s][0], (int)shapes[s][1], (int)shapes[s][0], (int)shapes[s][1]);
+    ir_graph *g = ir_parse(text, strlen(text), "text", &err), *ready = NULL;
+    cr_assert_not_null(g, "%s", err.message);
+    pass_options o = {.vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers};
+    cr_assert_eq(pass_run(g, &ready, NULL, "schedule", &o, NULL, NULL, &err), TT_OK, "%s", err.message);
+    pass_kernels *ks = pass_kernels_of(ready, &err);
+    ir_graph *alone = pass_kernel_alone(ready, ks->at[0].region, &err);
+    int64_t count = 0;
+    double *want = evaluate(alone, NULL, 0, &cpu, &count);
+    cr_assert_not_null(want);
+    for (int i = 0; i < 6 * 3 * 8 * 2; i++) {
+      pass_entry e[] = {{"tile", 2, {1 + i % 6 * 2, 4 << i / 6 % 3}}, {"pack", 1, {i / 18 % 2}}, {"blocks", 1, {1 + 2 * (i / 36 % 2)}}, {"chunk", 1, {1 + 2 * (i / 72 % 2)}}, {"inside", 1, {i / 144}}};
+      double *have = evaluate(alone, e, 4 + i / 144, &cpu, &count);
+      for (int64_t k = 0; have && k < count; k++) cr_assert_eq(have[k], want[k], "%s, plan %d: element %lld", text, i, (long long)k);
+      tried += have != NULL;
+      free(have);
+    }
+    free(want);
+    pass_kernels_free(ks);
+    ir_graph_free(alone), ir_graph_free(ready), ir_graph_free(g);
+  }
+  cr_assert_gt(tried, 200);
+}
