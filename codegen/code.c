@@ -56,38 +56,49 @@ static tt_status find_code(job *j, tt_error *err) {
   return status;
 }
 
-static void write_perf_map(const job *j, rt_kernel *const *symbols) {
+static void write_perf_map(const cg_kernel *kernels, const rt_image *images, int n, rt_kernel *const *symbols) {
   const char *want = getenv("TT_PERF");
   char path[64];
   if (!want || strcmp(want, "1")) return;
   snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
   FILE *f = fopen(path, "a");
   if (!f) return;
-  for (int i = 0; i < j->n; i++) fprintf(f, "%lx %lx tt.%s\n", (unsigned long)(uintptr_t)symbols[i], (unsigned long)(j->images[i].bytes - j->images[i].entry), j->kernels[i].loops->name);
+  for (int i = 0; i < n; i++) fprintf(f, "%lx %lx tt.%s\n", (unsigned long)(uintptr_t)symbols[i], (unsigned long)(images[i].bytes - images[i].entry), kernels[i].loops->name);
   fclose(f);
 }
 
-rt_code *cg_code(const cg_kernel *kernels, int n, const cg_cpu *cpu, const cg_options *o, rt_kernel **symbols, tt_error *err) {
+static void free_images(rt_image *images, int n) {
+  for (int i = 0; images && i < n; i++) free(images[i].data), images[i] = (rt_image){0};
+}
+
+tt_status cg_images(const cg_kernel *kernels, int n, const cg_cpu *cpu, const cg_options *o, rt_image *images, tt_error *err) {
   job *j = calloc(1, sizeof *j);
   size_t size = (size_t)n + 1;
-  rt_code *code = NULL;
+  tt_status status;
   if (j) {
-    j->kernels = kernels, j->n = n, j->o = o, j->cpu = cpu;
-    j->keys = calloc(size, sizeof *j->keys), j->images = calloc(size, sizeof *j->images), j->missing = calloc(size, sizeof *j->missing);
+    j->kernels = kernels, j->n = n, j->o = o, j->cpu = cpu, j->images = images;
+    j->keys = calloc(size, sizeof *j->keys), j->missing = calloc(size, sizeof *j->missing);
     j->number = calloc(size, sizeof *j->number), j->compiled = calloc(size, sizeof *j->compiled);
   }
-  if (!j || !j->keys || !j->images || !j->missing || !j->number || !j->compiled)
-    tt_fail(err, TT_NO_MEMORY, "error: no memory to compile\n  at %d kernels\n  fix: make the model smaller", n);
-  else if (find_code(j, err) == TT_OK) {
+  if (!j || !j->keys || !j->missing || !j->number || !j->compiled)
+    status = tt_fail(err, TT_NO_MEMORY, "error: no memory to compile\n  at %d kernels\n  fix: make the model smaller", n);
+  else if ((status = find_code(j, err)) == TT_OK) {
     char text[9000];
-    code = rt_code_load(j->images, n, symbols, err);
-    if (code) write_perf_map(j, symbols);
     if (o->warn && cg_cache_warning(&j->cache, text, sizeof text)) o->warn(o->user, text);
   }
-  if (j) {
-    for (int i = 0; j->images && i < n; i++) free(j->images[i].data);
-    free(j->keys), free(j->images), free(j->missing), free(j->number), free(j->compiled);
-  }
+  if (status != TT_OK) free_images(images, n);
+  if (j) free(j->keys), free(j->missing), free(j->number), free(j->compiled);
   free(j);
+  return status;
+}
+
+rt_code *cg_code(const cg_kernel *kernels, int n, const cg_cpu *cpu, const cg_options *o, rt_kernel **symbols, tt_error *err) {
+  rt_image *images = calloc((size_t)n + 1, sizeof *images);
+  rt_code *code = NULL;
+  if (!images) tt_fail(err, TT_NO_MEMORY, "error: no memory to compile\n  at %d kernels\n  fix: make the model smaller", n);
+  else if (cg_images(kernels, n, cpu, o, images, err) == TT_OK) code = rt_code_load(images, n, symbols, err);
+  if (code) write_perf_map(kernels, images, n, symbols);
+  free_images(images, n);
+  free(images);
   return code;
 }

@@ -22,6 +22,8 @@ typedef struct {
 TT_API tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err);
 /* "AuthenticAMD-25-1/v3/32": this machine's CPU and what is compiled for: all that plans depend on, and with them the order of additions. */
 TT_API char *cg_cpu_text(const cg_cpu *cpu, char *text, size_t size);
+/* The same for code that another CPU will run. */
+TT_API tt_status cg_cpu_target(const char *name, cg_cpu *cpu, tt_error *err);
 /* All of the CPU that a kernel's code depends on: a level's name, or for native what cpuid says. Returns text. */
 TT_API char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size);
 

@@ -1,5 +1,6 @@
 /* cpu.c: what to compile for. cpuid says what the machine has (and xgetbv what the system saves of it); a table of levels says
  * what a program compiled for less may use. Decisions in lowering and emission read cg_cpu and nothing else. */
+#include "../runtime/aot.h"
 #include "codegen.h"
 
 #include <cpuid.h>
@@ -24,7 +25,7 @@ static regs cpuid(unsigned leaf, unsigned sub) {
 static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
 #define BIT(n) (1u << (n))
 
-/* State that the system saves on a switch: bits 1, 2: SSE, AVX; 5 to 7: AVX-512; 17, 18: AMX. */
+/* State that the system saves on a switch; bits 17, 18: AMX. */
 static unsigned saved_state(void) {
   if (!has(cpuid(1, 0).c, BIT(27))) return 0;
   unsigned low, high;
@@ -33,18 +34,11 @@ static unsigned saved_state(void) {
 }
 
 static void machine(cg_cpu *cpu) {
-  regs one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1), ext = cpuid(0x80000001, 0);
-  unsigned state = saved_state();
-  bool avx = has(state, 6), zmm = has(state, 0xe6), tiles = has(state, 0x60000);
-  int level = 1;
-  if (has(one.c, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) && has(ext.c, BIT(0))) level = 2;      /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt lahf */
-  if (level == 2 && avx && has(one.c, BIT(12) | BIT(22) | BIT(28) | BIT(29)) && has(seven.b, BIT(3) | BIT(5) | BIT(8)) && has(ext.c, BIT(5))) level = 3;
-                                                                                                                    /* fma movbe avx f16c, bmi1 avx2 bmi2, lzcnt */
-  if (level == 3 && zmm && has(seven.b, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))) level = 4;
-  cpu->level = level;
+  regs seven = cpuid(7, 0), more = cpuid(7, 1);
+  int level = cpu->level = rt_cpu_level();
   cpu->vnni = level == 4 && has(seven.c, BIT(11));
   cpu->bf16 = level == 4 && has(more.a, BIT(5));
-  cpu->amx = level == 4 && tiles && has(seven.d, BIT(22) | BIT(24) | BIT(25));
+  cpu->amx = level == 4 && has(saved_state(), 0x60000) && has(seven.d, BIT(22) | BIT(24) | BIT(25));
 }
 
 /* Sizes of the data caches: leaf 4 on Intel, 0x8000001D on AMD, both with one cache a subleaf. Where neither tells (some virtual
@@ -64,7 +58,7 @@ static void caches(cg_cpu *cpu) {
   }
 }
 
-tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) {
+static tt_status find_cpu(const char *name, bool runs_here, cg_cpu *cpu, tt_error *err) {
   cg_cpu this_one = {.name = "native", .features = ""};
   machine(&this_one);
   caches(&this_one);
@@ -77,7 +71,7 @@ tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) {
   if (name && *name && strcmp(name, "native")) {
     for (level = 4; level >= 2 && strcmp(levels[level].name, name); level--) {}
     if (level < 2) return tt_fail(err, TT_INVALID, "error: there is no CPU level named %s\n  at %s\n  fix: use native, x86-64-v2, x86-64-v3 or x86-64-v4", name, source);
-    if (level > this_one.level)
+    if (level > this_one.level && runs_here)
       return tt_fail(err, TT_UNSUPPORTED, "error: this CPU is of level %s and cannot run code for %s\n  at %s\n  fix: use %s or native", levels[this_one.level].name, name, source,
                      this_one.level < 2 ? "native" : levels[this_one.level].name);
     this_one.name = levels[level].name;
@@ -104,6 +98,9 @@ char *cg_cpu_text(const cg_cpu *cpu, char *text, size_t size) {
   snprintf(text, size, "%s-%u-%u/v%d/%d", vendor, family, model, cpu->level, cpu->vector_bytes);
   return text;
 }
+
+tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err) { return find_cpu(name, true, cpu, err); }
+tt_status cg_cpu_target(const char *name, cg_cpu *cpu, tt_error *err) { return find_cpu(name, false, cpu, err); }
 
 /* The leaves that LLVM decides by, without what differs from core to core of one machine (the APIC's number). */
 char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size) {

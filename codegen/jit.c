@@ -28,8 +28,8 @@ static bool call_step(job *j, cg_program *c, uint32_t i) {
 
 static void free_code(void *code) { rt_code_free(code); }
 
-static tt_status program_of(job *j, rt_kernel *const *symbols, rt_code *code, rt_program **p) {
-  const cg_kernels *ks = j->ks;
+tt_status cg_program_of(const cg_kernels *ks, rt_kernel *const *symbols, rt_code *code, rt_program **p, tt_error *err) {
+  job one = {ks->g, ks, err}, *j = &one;
   cg_program *c = cg_program_new(j->g, true, j->err);
   bool ok = c;
   size_t scratch = 0;
@@ -59,7 +59,7 @@ tt_status cg_jit(const ir_graph *g, const cg_options *options, rt_program **p, t
   rt_kernel **symbols = calloc((size_t)ks.n_kernels + 1, sizeof *symbols);
   rt_code *code = symbols ? cg_code(ks.kernels, ks.n_kernels, &cpu, o, symbols, err) : NULL;
   if (!symbols) tt_fail(err, TT_NO_MEMORY, "error: no memory to compile @%s\n  at %d kernels\n  fix: make the model smaller", g->name, ks.n_kernels);
-  tt_status status = code ? program_of(&(job){g, &ks, err}, symbols, code, p) : err->status;
+  tt_status status = code ? cg_program_of(&ks, symbols, code, p, err) : err->status;
   free(symbols);
   cg_kernels_free(&ks);
   return status;

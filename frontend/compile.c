@@ -5,10 +5,10 @@
 #include "../codegen/codegen.h"
 #include "../passes/passes.h"
 
-static bool pass_options_of(const tt_compile_options *o, bool interp, pass_options *p, tt_error *err) {
+static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_here, pass_options *p, tt_error *err) {
   cg_cpu cpu;
   pass_tunings *tunings = NULL;
-  if (cg_cpu_get(o->cpu, &cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, &cpu, &tunings, err) != TT_OK)) return false;
+  if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, &cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, &cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
                       .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = o->skip, .tunings = tunings};
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
@@ -61,7 +61,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
     return tt_fail(err, TT_INVALID, "error: a program for %d batches an update%s\n  at tt_compile of @%s\n  fix: give accumulate 2 or more, or 0 and no collect", o->accumulate, o->collect ? " that collects" : "", g->name);
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
-  if (!pass_options_of(o, interp, &p, err)) return err->status;
+  if (!pass_options_of(o, interp, true, &p, err)) return err->status;
   if (p.tunings && !p.tunings->mine && o->warn) {
     char text[4300];
     snprintf(text, sizeof text, "the file of tuned plans has none of this CPU, %s: the cost model's are used\n  at %.4000s\n  fix: run tinytorch tune on this CPU, or leave the file out", p.tunings->cpu, o->tuned);
@@ -74,6 +74,15 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
     ir_graph_free(ready);
   }
   if (status == TT_OK && p.tunings) (*program)->tuned = p.tunings->used;
+  pass_tunings_free(p.tunings);
+  return status;
+}
+
+tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err) {
+  pass_options p;
+  *ready = NULL;
+  if (!pass_options_of(o, false, false, &p, err)) return err->status;
+  tt_status status = o->memory_budget ? plan_within(g, o, &p, ready, err) : pass_run(g, ready, NULL, NULL, &p, o->watch, o->user, err);
   pass_tunings_free(p.tunings);
   return status;
 }

@@ -60,6 +60,9 @@ tt_val trace_text(tt_call *c, const char *text, const char *const *names, const 
 const char *tuned_default(char *path, size_t size);                       /* NULL: there is no home */
 tt_status tuned_read(pass_tunings *ts, const char *path, bool may_lack, tt_error *err);
 tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings, tt_error *err);
+/* compile.c: the graph behind all passes, for a CPU that need not be this one. err is not NULL. */
+tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err);
+
 /* model.c: what the model compiles for; NULL where it was not said. */
 typedef struct { const char *name, *backend, *cpu; } model_target;
 model_target model_target_of(const tt_model *m);

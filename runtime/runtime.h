@@ -100,10 +100,10 @@ TT_API tt_status tt_safetensors_save(const char *path, const tt_named_tensor *te
 /* files.c: whole files in and out. */
 typedef struct { const void *data; size_t bytes; } rt_part;
 typedef struct { const uint8_t *data; size_t bytes; } rt_file;                             /* mapped, read only */
-tt_status rt_write_file(const char *path, const void *data, size_t bytes, tt_error *err);  /* temporary, fsync, rename, fsync of the folder */
-tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err);    /* the same, of pieces one after another */
-tt_status rt_map_file(const char *path, rt_file *f, tt_error *err);
-void rt_unmap_file(rt_file *f);
+TT_API tt_status rt_write_file(const char *path, const void *data, size_t bytes, tt_error *err);  /* temporary, fsync, rename, fsync of the folder */
+TT_API tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err);    /* the same, of pieces one after another */
+TT_API tt_status rt_map_file(const char *path, rt_file *f, tt_error *err);
+TT_API void rt_unmap_file(rt_file *f);
 
 /* npy.c: NumPy's .npy, version 1 to 3, little-endian, C and Fortran order. */
 TT_API tt_tensor *tt_npy_load(const char *path, tt_error *err);

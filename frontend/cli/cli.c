@@ -18,6 +18,7 @@ const cli_command cli_commands[] = {
   {"tune", "MODEL --minutes N [--train] [options]", "measures plans for the costly kernels of a model; later compilations use those that won", cli_tune_options, cli_tune},
 
   {"selftest", "[DIR]", "checks every op, JIT against interpreter, on this CPU; with DIR, the reference cases in it", cli_selftest_options, cli_selftest},
+  {"compile", "MODEL [--train] [--cpu NAME,...] -o DIR", "compiles a model ahead of time: an object file, its header, weights, an example", cli_compile_options, cli_compile},
   {"cache", "ls|verify|clear", "lists, checks or removes the compiled kernels that are kept on disk", cli_no_options, cli_cache},
   {"ops", "", "lists every op of the language", cli_no_options, cli_ops},
   {"info", "[options]", "prints this machine's features and caches, and measures its limits", cli_info_options, cli_info},
@@ -134,7 +135,7 @@ static void print_help(FILE *to) {
 /* Reads options into args; 0, or the exit status. */
 static int parse(cli_args *a, int argc, char **argv) {
   for (int i = 0; i < argc; i++) {
-    const char *word = argv[i];
+    const char *word = strcmp(argv[i], "-o") == 0 ? "--output" : argv[i];
     if (strncmp(word, "--", 2) != 0) {
       if (a->n_words == 64) return cli_usage(a, "too many arguments");
       a->words[a->n_words++] = word;

@@ -1,0 +1,75 @@
+/* compile.c: the command compile: a model ahead of time. */
+#include <string.h>
+
+#include "options.h"
+#include "watch.h"
+
+const cli_option cli_compile_options[] = {
+  {"train", NULL, "its training step too, not only prediction"},
+  {"output", "DIR", "(-o DIR) folder for model.o, model.h, weights.safetensors and example.c"},
+  {"cpu", "NAME,...", "x86-64-v2, x86-64-v3, x86-64-v4, native (default), or several: the best that a CPU can run is taken at start"},
+  {"batch-size", "N", "default: the model's"},
+  {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
+  {"weights", "FILE", "initial weights (safetensors; default: drawn from --seed)"},
+  {"seed", "N", "of the initial weights (default 1)"},
+  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
+  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  {"clip-norm", "X", "scale gradients to this global norm at most"},
+  {"lr", "X", "that the example trains with (default: the model's)"},
+  CLI_SKIP, CLI_THREADS, CLI_TIME_PASSES,
+  {NULL, NULL, NULL},
+};
+
+/* "a,b" into names; how many, or -1 when it has said what is wrong. */
+static int read_cpus(const cli_args *a, char *text, size_t size, const char **names, int most) {
+  static const char *const known[] = {"native", "x86-64-v2", "x86-64-v3", "x86-64-v4", NULL};
+  snprintf(text, size, "%s", cli_get(a, "cpu", ""));
+  int n = 0;
+  for (char *rest = text, *word; (word = strsep(&rest, ","));) {
+    if (!*word) continue;
+    int i = 0;
+    while (known[i] && strcmp(known[i], word)) i++;
+    if (!known[i]) return cli_unknown("cpu", word, known), -1;
+    if (n == most) return cli_usage(a, "--cpu names too many"), -1;
+    names[n++] = known[i];
+  }
+  return n;
+}
+
+int cli_compile(const cli_args *a) {
+  tt_error err = {0};
+  if (a->n_words != 1) return cli_usage(a, "one model");
+  const model_info *info = cli_model(a->words[0]);
+  if (!info) return 2;
+  const char *folder = cli_get(a, "output", NULL), *what = cli_get(a, "data", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
+  char list[200];
+  int n = read_cpus(a, list, sizeof list, cpus, 4);
+  int64_t batch, seed, threads, channels = info->channels, height = info->size, width = info->size;
+  double clip, lr;
+  if (n < 0) return 2;
+  if (!folder) return cli_usage(a, "-o DIR is missing");
+  const char *names[32];
+  int n_names = 0;
+  for (const optim_info *o = optim_table; o->name && n_names < 31; o++) names[n_names++] = o->name;
+  names[n_names] = NULL;
+  if (!cli_choice(a, "optimizer", names) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
+      !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "clip-norm", 0, &clip) || !cli_double(a, "lr", info->lr, &lr)) return 2;
+  model_config arg = {.classes = 10};
+  if (what) {
+    tt_dataset *d = tt_dataset_open(what, false, &err);
+    if (!d) return cli_fail(&err);
+    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
+    tt_dataset_free(d);
+  }
+  cli_watch watch = cli_watch_new(a);
+  tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
+                          .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
+  tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads}, &err);
+  const char *weights = cli_get(a, "weights", NULL);
+  if (m && weights) tt_model_load(m, weights, &err);
+  if (m && !err.status && tt_model_export(m, TT_F32, &TT_SHAPE(batch, channels, height, width), &o, cpus, n, lr, folder, &err) == TT_OK)
+    printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);
+  if (m) cli_warnings(m);
+  tt_model_free(m);
+  return err.status ? cli_fail(&err) : 0;
+}

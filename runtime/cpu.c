@@ -1,0 +1,40 @@
+/* cpu.c: what this CPU can do, from cpuid, and xgetbv for what the system saves of it. */
+#include <cpuid.h>
+
+#include "aot.h"
+
+typedef struct { unsigned a, b, c, d; } regs;
+static regs cpuid(unsigned leaf, unsigned sub) {
+  regs r = {0};
+  if (!__get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d)) return (regs){0};
+  return r;
+}
+static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
+#define BIT(n) (1u << (n))
+
+/* State that the system saves on a switch: bits 1, 2: SSE, AVX; 5 to 7: AVX-512; 17, 18: AMX. */
+static unsigned saved_state(void) {
+  if (!has(cpuid(1, 0).c, BIT(27))) return 0;
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+int rt_cpu_level(void) {
+  regs one = cpuid(1, 0), seven = cpuid(7, 0), ext = cpuid(0x80000001, 0);
+  unsigned state = saved_state();
+  bool avx = has(state, 6), zmm = has(state, 0xe6);
+  int level = 1;
+  if (has(one.c, BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) && has(ext.c, BIT(0))) level = 2;      /* sse3 ssse3 cx16 sse4.1 sse4.2 popcnt lahf */
+  if (level == 2 && avx && has(one.c, BIT(12) | BIT(22) | BIT(28) | BIT(29)) && has(seven.b, BIT(3) | BIT(5) | BIT(8)) && has(ext.c, BIT(5))) level = 3;
+                                                                                                                    /* fma movbe avx f16c, bmi1 avx2 bmi2, lzcnt */
+  if (level == 3 && zmm && has(seven.b, BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))) level = 4;
+  return level;
+}
+
+/* Without what says nothing of instructions: that a hypervisor runs, or that the system uses xsave. */
+void rt_cpu_features(uint32_t words[RT_CPU_WORDS]) {
+  regs one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1), state = cpuid(13, 1), ext = cpuid(0x80000001, 0);
+  uint32_t all[RT_CPU_WORDS] = {one.c & ~(BIT(27) | BIT(31)), one.d, seven.b, seven.c, more.a, state.a & 15, ext.c, saved_state()};
+  for (int i = 0; i < RT_CPU_WORDS; i++) words[i] = all[i];
+}
