@@ -5,6 +5,21 @@
 
 #include "../frontend/cli/options.h"
 
+const char cli_bench_about[] =
+  "times ops and models against the machine's limits and other frameworks\n\n"
+  "  ops [WORKLOAD ...]            op.matmul.64x256x4096, op.conv.64_64_32_64_3_1 (N_C_H_K_R_S[_G]; also conv_dx, conv_dw, conv_bwd), op.softmax.4096x1024 ...\n"
+  "  models [WORKLOAD ...]         train.cnn.b64, infer.resnet20.b1 ...\n"
+  "                                a beginning (matmul, conv_dx, train) names all usual ones of it, none names all; any size may be asked for\n"
+  "  compile [WORKLOAD ...]        from the start of a process until its program is ready, cold and from the cache\n"
+  "  memory [WORKLOAD ...]         growth of a process over 20 steps, and the plan\n"
+  "  start WORKLOAD                what those two start: one workload in this process, a line of JSON\n"
+  "  verdict FILE.json ...         PASS or FAIL of each row that issue 4 has a bar for\n"
+  "  report FILE.json ...          docs/performance.md\n"
+  "  jit-vs-interp [MODEL ...]     training steps, compiled against interpreted\n"
+  "  kernels [MODEL ...]           where the time of a training step goes, kernel by kernel\n\n"
+  "This process is bound to the first N cores, as other frameworks are. Sides take turns of 25 ms; medians with 95% bootstrap intervals. A row is marked\n"
+  "NOT QUIET when a quarter of the probes between turns (a fixed loop on each core) took 5% longer than the best. Images are channels-last, weights OIHW.";
+
 const cli_option cli_bench_options[] = {
   {"threads", "N", "ops, models: default 1; else TT_NUM_THREADS, or as many as this process may use"},
   {"seconds", "X", "ops, models: time for each side of a workload (default 0.5); jit-vs-interp: for each model (default 15)"},
@@ -34,6 +49,7 @@ static const struct { const char *name; int (*run)(const cli_args *a); } table[]
   {"models", models},                         /* "train.cnn.b64", "infer" */
   {"compile", compile}, {"memory", memory},   /* each in fresh processes */
   {"start", bench_start},                     /* one workload in this process: what those start */
+  {"verdict", bench_verdicts}, {"report", bench_report},     /* of files of figures */
   {"jit-vs-interp", jit_vs_interp}, {"kernels", kernels},
 };
 enum { N_TABLE = sizeof table / sizeof *table };
@@ -41,7 +57,7 @@ enum { N_TABLE = sizeof table / sizeof *table };
 int cli_bench(const cli_args *a) {
   const char *names[N_TABLE + 1] = {0};
   for (int i = 0; i < N_TABLE; i++) names[i] = table[i].name;
-  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are ops, models, compile, memory, jit-vs-interp and kernels");
+  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are ops, models, compile, memory, verdict, report, jit-vs-interp and kernels");
   for (int i = 0; i < N_TABLE; i++)
     if (!strcmp(a->words[0], names[i])) return table[i].run(a);
   return cli_unknown("benchmark", a->words[0], names);

@@ -60,7 +60,7 @@ typedef struct {
 } bench_ruler;
 rt_team *bench_pinned_team(int threads, bench_cores *inherited, tt_error *err);      /* on the lowest cores, as peers are; this thread on the first */
 void bench_unpin(const bench_cores *inherited);    /* also in a child, before it becomes a peer */
-bool bench_ruler_open(bench_ruler *r, int threads, tt_error *err);
+bool bench_ruler_open(bench_ruler *r, int threads, const char *cpu, tt_error *err);      /* cpu: whose vectors the peak is of; NULL: native */
 void bench_ruler_close(bench_ruler *r);
 void bench_ruler_row(bench_ruler *r);              /* a row begins */
 void bench_ruler_look(bench_ruler *r);             /* between turns: peak and quiet */
@@ -116,7 +116,7 @@ void bench_turns(bench_side *sides, int n, const bench_patience *p, bench_ruler 
 /* run: {"what", "schema", "date", "machine": {}, "versions": {}, "threads", "peak_gflops", "peak_samples", "rows": [row]}
  * row: {"workload", "flops", "bytes", "threads", "bound_ms", "bound": "peak"|"copy"|"read"|"none", "noise", "quiet", "winograd", "results": [result]}
  * result: {"framework", "version", "median_ms", "low_ms", "high_ms", "best_ms", "runs", "samples": [ms]} or {"framework", "error"} */
-json_t *bench_run_new(const char *what, int threads);
+json_t *bench_run_new(const char *what, int threads, const char *cpu);       /* cpu: compiled for; NULL: native */
 void bench_run_finish(json_t *run, const bench_ruler *r);                   /* bounds by the final peak; versions */
 json_t *bench_row_new(const bench_workload *w, const bench_side *sides, int n);     /* the first side is ours */
 /* The bound of a row in ms, by this peak; 0: it has none. */
@@ -137,6 +137,12 @@ int bench_figures(const cli_args *a, bool models);           /* figures.c: ops, 
 int bench_costs(const cli_args *a, bool memory);             /* costs.c: compile, memory */
 int bench_steps(const cli_args *a, bool kernels);            /* jit_vs_interp.c: jit-vs-interp, kernels */
 int bench_finish(const cli_args *a, const json_t *run, tt_error *err);       /* --json, --svg, --compare; 1: it regressed, or err */
+
+/* bars.c. item: of issue 4's list; 0: it asks nothing of this row. */
+typedef struct { int item; bool met; char figure[160], bar[160]; const char *limit; } bench_verdict;
+bench_verdict bench_judge(const json_t *run, const json_t *row);
+double bench_blas_mean(const json_t *run, int *n);           /* geometric mean over n products of the best BLAS's time over ours; 0: none */
+int bench_verdicts(const cli_args *a), bench_report(const cli_args *a);      /* report.c: verdict, report */
 
 char *bench_svg(const json_t *run);                          /* plot.c; malloc'ed; NULL: no memory */
 /* compare.c: prints row by row; how many results are slower than in the older run. path: of that. */

@@ -122,7 +122,7 @@ int bench_costs(const cli_args *a, bool memory) {
   if (!cli_int(a, "threads", 1, 1, &threads) || !cli_int(a, "runs", 3, 1, &runs) || !cli_int(a, "steps", 20, 1, &steps)) return 2;
   int n = bench_names(a, memory ? bench_memory_names : bench_compile_names, w, &err);
   signal(SIGPIPE, SIG_IGN);
-  json_t *run = bench_run_new(memory ? "memory" : "compile", (int)threads);
+  json_t *run = bench_run_new(memory ? "memory" : "compile", (int)threads, cli_get(a, "cpu", NULL));
   if (n > 0) printf("%d thread%s; %s\n", (int)threads, threads > 1 ? "s" : "", memory ? "growth of a process from before its program is made, MiB" : "from the start of a process until its program is ready, ms");
   for (int i = 0; i < n && !err.status; i++) {
     bench_side sides[BENCH_MOST_SIDES] = {0};

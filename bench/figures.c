@@ -96,9 +96,9 @@ int bench_figures(const cli_args *a, bool models) {
   int n = bench_names(a, models ? bench_model_names : bench_op_names, w, &err);
   if (n < 0) return cli_fail(&err);
   signal(SIGPIPE, SIG_IGN);
-  s.run = bench_run_new(models ? "models" : "ops", s.threads);
+  s.run = bench_run_new(models ? "models" : "ops", s.threads, s.target.cpu);
   int failed = 0;
-  bool ok = bench_ruler_open(&s.ruler, s.threads, &err);
+  bool ok = bench_ruler_open(&s.ruler, s.threads, s.target.cpu, &err);
   if (ok) printf("%d thread%s; medians with 95%% intervals; %% of the measured f32 peak, %.1f GFLOP/s so far\n", s.threads, s.threads > 1 ? "s" : "", s.ruler.peak / 1e9);
   for (int i = 0; i < n && ok; i++) ok = one(&s, &w[i], &err);
   if (ok) {

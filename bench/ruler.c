@@ -84,9 +84,10 @@ double bench_ruler_noise(const bench_ruler *r) {
   return r->n_probes ? (double)slow / r->n_probes : 0;
 }
 
-bool bench_ruler_open(bench_ruler *r, int threads, tt_error *err) {
+bool bench_ruler_open(bench_ruler *r, int threads, const char *cpu, tt_error *err) {
+  cg_cpu target;
   *r = (bench_ruler){0};
-  if (!(r->team = bench_pinned_team(threads, &r->inherited, err)) || !(r->fma = rt_meter_new(RT_METER_FMA, 0, r->team, err))) return false;
+  if (cg_cpu_get(cpu, &target, err) != TT_OK || !(r->team = bench_pinned_team(threads, &r->inherited, err)) || !(r->fma = rt_meter_new(RT_METER_FMA, (size_t)target.vector_bytes, r->team, err))) return false;
   for (int i = 0; i < 20; i++) bench_ruler_look(r);       /* cores that slept take a while */
   return true;
 }

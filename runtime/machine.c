@@ -92,9 +92,10 @@ MEMORY_LOOPS(256, "avx2", __m256i, _mm256_load_si256, _mm256_store_si256, _mm256
 MEMORY_LOOPS(128, "sse2", __m128i, _mm_load_si128, _mm_store_si128, _mm_stream_si128, _mm_or_si128)
 
 typedef struct { const char *name; loop *f32, *f64, *read, *copy, *stream; } level;
-static level choose(void) {
-  if (__builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, copy_512, stream_512};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, copy_256, stream_256};
+/* Of at most so many bytes; 0: the widest there are. */
+static level choose(size_t widest) {
+  if ((widest == 0 || widest >= 64) && __builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, copy_512, stream_512};
+  if ((widest == 0 || widest >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, copy_256, stream_256};
   return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, copy_128, stream_128};
 }
 
@@ -160,7 +161,7 @@ static void job_free(job *j, rt_team *team) {
 struct rt_meter { rt_team *team; job j; loop *loops[2]; int64_t rounds[2]; double per_round; };
 
 rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err) {
-  level l = choose();
+  level l = choose(kind == RT_METER_FMA ? bytes : 0);
   size_t n = (size_t)rt_team_size(team), own = kind == RT_METER_FMA ? L1_BYTES : bytes / n / (kind == RT_METER_COPY ? 2 : 1);
   if (kind != RT_METER_FMA) own = own < 4096 ? 4096 : own / 512 * 512;
   rt_meter *m = calloc(1, sizeof *m);
@@ -301,7 +302,7 @@ static void print_team(const output *o) {
 
 void rt_machine_report(rt_team *team, void (*line)(void *user, const char *text), void *user) {
   output o = {team, line, user};
-  level l = choose();
+  level l = choose(0);
   char text[200], name[60];
   int64_t size[3];
   describe_cpu(&o);

@@ -212,7 +212,7 @@ TT_API double rt_machine_peak_f32(rt_team *team);     /* FLOP/s: f32 multiply-ad
  * `bytes` of memory: read, or read and written of a copy of half of them to the other half (the better of two ways to store). */
 typedef enum { RT_METER_FMA, RT_METER_READ, RT_METER_COPY } rt_meter_kind;
 typedef struct rt_meter rt_meter;
-TT_API rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err);    /* bytes: not of FMA */
+TT_API rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err);    /* bytes: of FMA, of the widest vectors to use; 0: any */
 TT_API double rt_meter_sample(rt_meter *m);
 TT_API void rt_meter_free(rt_meter *m);
 TT_API void rt_machine_report(rt_team *team, void (*line)(void *user, const char *text), void *user);

@@ -14,9 +14,8 @@ const cli_command cli_commands[] = {
   {"run", "FILE.tt --input NAME=FILE.npy ... [options]", "runs a graph from its text form", cli_run_options, cli_run},
   {"opt", "FILE.tt --passes=a,b,c", "runs passes on a graph in text form and prints the result", cli_opt_options, cli_opt},
   {"plan", "MODEL [options]", "prints the memory that a model needs: its peak, what lies there, and when", cli_plan_options, cli_plan},
-  {"bench", "ops|models|compile|memory|jit-vs-interp|kernels [WORKLOAD ...] [options]", "times ops and models against the machine's limits and other frameworks", cli_bench_options, cli_bench},
+  {"bench", "WHAT [WORKLOAD ...] [options]", cli_bench_about, cli_bench_options, cli_bench},
   {"tune", "MODEL --minutes N [--train] [options]", "measures plans for the costly kernels of a model; later compilations use those that won", cli_tune_options, cli_tune},
-
   {"selftest", "[DIR]", "checks every op, JIT against interpreter, on this CPU; with DIR, the reference cases in it", cli_selftest_options, cli_selftest},
   {"compile", "MODEL [--train] [--cpu NAME,...] -o DIR", "compiles a model ahead of time: an object file, its header, weights, an example", cli_compile_options, cli_compile},
   {"cache", "ls|verify|clear", "lists, checks or removes the compiled kernels that are kept on disk", cli_no_options, cli_cache},
@@ -129,7 +128,7 @@ int cli_usage(const cli_args *a, const char *message) {
 
 static void print_help(FILE *to) {
   fprintf(to, "usage: tinytorch COMMAND ...   (COMMAND --help says more)\n\n");
-  for (const cli_command *c = cli_commands; c->name; c++) fprintf(to, "  %-10s %s\n", c->name, c->about);
+  for (const cli_command *c = cli_commands; c->name; c++) fprintf(to, "  %-10s %.*s\n", c->name, (int)strcspn(c->about, "\n"), c->about);
 }
 
 /* Reads options into args; 0, or the exit status. */

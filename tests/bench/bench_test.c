@@ -235,7 +235,7 @@ Test(bench, sides_take_turns, .timeout = 100) {
   bench_side s[3];
   bench_ruler r;
   tt_error err = {0};
-  cr_assert(bench_ruler_open(&r, 1, &err), "%s", err.message);
+  cr_assert(bench_ruler_open(&r, 1, NULL, &err), "%s", err.message);
   for (int i = 0; i < 3; i++) cr_assert(bench_peer_start(&s[i], f.dir, order[i], "op.matmul.256x256x256", 1, &r.inherited) && bench_peer_ready(&s[i], 20), "%s", s[i].error);
   bench_turns(s, 3, &(bench_patience){0.05, true}, &r, NULL, NULL);
   cr_assert(r.peak > 1e8 && r.n_peaks > 20 && r.n_probes > 0 && bench_ruler_noise(&r) <= 1);
@@ -269,7 +269,7 @@ Test(bench, sides_take_turns, .timeout = 100) {
   bench_workload w;
   cr_assert(bench_parse("op.matmul.256x256x256", &w, NULL));
   json_t *row = bench_row_new(&w, s, 3);
-  cr_assert(!strcmp(bench_text(bench_row_best(row), "framework"), "second"));
+  cr_assert(!strcmp(bench_text(bench_row_best(row), "framework"), "first"));
   json_decref(row);
   for (int i = 0; i < 3; i++) bench_side_close(&s[i]);
   bench_ruler_close(&r);
@@ -288,7 +288,7 @@ static json_t *synthetic(double ms, double peak) {
     s[i].ms = malloc(500 * sizeof *s[i].ms), s[i].n_ms = s[i].cap_ms = 500;
     for (int k = 0; k < 500; k++) s[i].ms[k] = (ms + i) * (1 + 0.02 * bench_random(&state));
   }
-  json_t *run = bench_run_new("ops", 1), *row = bench_row_new(&w, s, 2);
+  json_t *run = bench_run_new("ops", 1, NULL), *row = bench_row_new(&w, s, 2);
   json_object_set_new(row, "threads", json_integer(1));
   json_array_append_new(json_object_get(run, "rows"), row);
   bench_ruler r = {.peak = peak, .n_peaks = 25};
@@ -322,7 +322,7 @@ Test(bench, over_the_peak_is_an_error) {
 
 Test(bench, comparisons_name_what_is_slower) {
   tt_error err = {0};
-  json_t *old = synthetic(1, 1e11), *same = synthetic(1.005, 1e11), *slower = synthetic(1.1, 1e11), *faster = synthetic(0.9, 1e11), *slow_machine = synthetic(1.1, 0.9e11), *other = bench_run_new("models", 1);
+  json_t *old = synthetic(1, 1e11), *same = synthetic(1.005, 1e11), *slower = synthetic(1.1, 1e11), *faster = synthetic(0.9, 1e11), *slow_machine = synthetic(1.1, 0.9e11), *other = bench_run_new("models", 1, NULL);
   cr_assert_eq(bench_compare(old, same, "old.json", &err), 0);
   cr_assert_eq(bench_compare(old, slower, "old.json", &err), 1);
   cr_assert_eq(bench_compare(old, faster, "old.json", &err), 0);
@@ -334,6 +334,52 @@ Test(bench, comparisons_name_what_is_slower) {
   bench_compare(other, slower, "old.json", &err);
   cr_assert_eq(err.status, TT_INVALID);
   json_decref(old), json_decref(same), json_decref(slower), json_decref(faster), json_decref(slow_machine), json_decref(other), json_decref(broken);
+}
+
+/* A run of one workload of ours in ms, another's in other_ms (0: none). */
+static bench_verdict judged(const char *what, const char *workload, double ms, const char *other, double other_ms) {
+  bench_side s[2] = {{.framework = "tinytorch"}, {.error = ""}};
+  bench_workload w;
+  cr_assert(bench_parse(workload, &w, NULL));
+  snprintf(s[1].framework, sizeof s[1].framework, "%s", other ? other : "");
+  s[0].ms = &ms, s[0].n_ms = 1, s[1].ms = &other_ms, s[1].n_ms = other != NULL;
+  json_t *run = bench_run_new(what, 1, NULL), *row = bench_row_new(&w, s, other ? 2 : 1);
+  json_object_set_new(json_object_get(run, "machine"), "vector_bytes", json_integer(32));
+  json_object_set_new(json_object_get(run, "machine"), "l1d", json_integer(32 << 10));
+  json_object_set_new(row, "threads", json_integer(1));
+  if (bench_bytes(&w) > 0) json_object_set_new(row, "traffic", json_real(bench_bytes(&w))), json_object_set_new(row, "gbytes_s", json_real(10));
+  json_array_append_new(json_object_get(run, "rows"), row);
+  bench_run_finish(run, &(bench_ruler){.peak = 1e11, .n_peaks = 20});
+  bench_verdict v = bench_judge(run, row);
+  json_decref(run);
+  return v;
+}
+
+Test(bench, bars_follow_from_sizes) {
+  double m256 = 0.33554432;                              /* at the peak */
+  bench_verdict v = judged("ops", "op.matmul.256x256x256", m256 / 0.96, NULL, 0);
+  cr_assert(v.item == 1 && v.met, "%s, %s", v.figure, v.bar);
+  cr_assert(!judged("ops", "op.matmul.256x256x256", m256 / 0.94, NULL, 0).met);
+  cr_assert(judged("ops", "op.matmul.256x256x256", m256 / 0.96, "libopenblas", m256 / 0.97).met);
+  cr_assert(!judged("ops", "op.matmul.256x256x256", m256 / 0.96, "libopenblas", m256 / 1.1).met, "slower than a BLAS");
+  cr_assert(judged("ops", "op.matmul.1024x1024x1024", 21.47483648 / 0.92, NULL, 0).met, "91% from 768 on");
+  cr_assert(judged("ops", "op.matmul.250x252x256", 2e-8 * 250 * 252 * 256 / 0.95, NULL, 0).met, "the lanes that 252 fill");
+  v = judged("ops", "op.conv.64_64_32_64_3_1", 48.31838208 / 0.9, "jax", 100);
+  cr_assert(v.item == 2 && !v.met, "Winograd has another bar: %s", v.bar);
+  cr_assert(judged("ops", "op.conv.64_64_32_64_3_1", 48.31838208 / 1.4, "jax", 100).met);
+  cr_assert(!judged("ops", "op.conv.64_64_32_64_3_1", 48.31838208 / 1.4, "jax", 40).met);
+  cr_assert(judged("ops", "op.conv_dw.64_64_32_64_3_1", 48.31838208 / 0.9, NULL, 0).met);
+  cr_assert(judged("ops", "op.add.4096x1024", 5.0331648 / 0.9, NULL, 0).item == 3 && judged("ops", "op.add.4096x1024", 5.0331648 / 0.9, NULL, 0).met && !judged("ops", "op.add.4096x1024", 5.0331648 / 0.8, NULL, 0).met);
+  cr_assert_eq(judged("ops", "op.add.2x1024", 1, NULL, 0).item, 0);
+  double cnn = 24.42067968;
+  cr_assert(judged("models", "train.cnn.b64", cnn / 0.76, "torch", 1.5 * cnn).met, "enough of the bound, and ahead");
+  cr_assert(!judged("models", "train.cnn.b64", cnn / 0.76, "torch", cnn).met, "enough of the bound, but not ahead");
+  cr_assert(!judged("models", "train.cnn.b64", cnn / 0.5, "torch", cnn).met);
+  cr_assert(judged("models", "train.cnn.b64", cnn / 0.5, "torch", 4.1 * cnn).met);
+  cr_assert(judged("models", "infer.cnn.b64", 8.51771392 / 0.86, NULL, 0).item == 5);
+  cr_assert(judged("ops", "op.kernels.1000", 0.049, NULL, 0).met && !judged("ops", "op.kernels.1000", 0.051, NULL, 0).met && judged("ops", "train.tiny.b1", 0.0029, NULL, 0).met);
+  cr_assert(!judged("memory", "train.cnn.b64", 30, "torch", 50).met && judged("memory", "train.cnn.b64", 30, NULL, 0).item == 8);
+  cr_assert(judged("ops", "op.matmul.256x256x256", 1, NULL, 0).limit[0] && judged("compile", "train.cnn.b64", 1, NULL, 0).item == 7);
 }
 
 Test(bench, files_that_are_none) {

@@ -1,0 +1,168 @@
+/* bars.c: what issue 4 asks of each row, and whether it is met. A bar holds for a family of shapes: it follows from the sizes, the CPU's vectors and
+ * the bound, and never names one shape. "N x or P%": ahead of every other framework, and N times the best of them or P% of the bound. */
+#include "bench.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { const json_t *run, *row, *ours; bench_workload w; double ms, peak, share, ratio, vector; bench_verdict *v; } judged;
+
+static const char *limit_of(const char *workload) {
+  static const struct { const char *begins, *text; } limits[] = {
+#define LIMIT(begins, text) {begins, text},
+#include "limits.def"
+#undef LIMIT
+  };
+  const char *best = "";
+  size_t length = 0;
+  for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+    if (strlen(limits[i].begins) > length && !strncmp(workload, limits[i].begins, strlen(limits[i].begins))) best = limits[i].text, length = strlen(limits[i].begins);
+  return best;
+}
+
+TT_PRINTF(4, 5) static void say(judged *j, int item, bool met, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(j->v->bar, sizeof j->v->bar, format, args);
+  va_end(args);
+  j->v->item = item, j->v->met = met;
+}
+
+/* Time over the best of the results whose framework has one of the words in its name (NULL: any other); 0: there is none. */
+static double ratio_to(const judged *j, const char *const *words) {
+  const json_t *r;
+  size_t i;
+  double least = 0;
+  json_array_foreach(json_object_get(j->row, "results"), i, r) {
+    double ms = bench_number(r, "median_ms");
+    bool fits = i > 0 && ms > 0 && strncmp(bench_text(r, "framework"), "tinytorch", 9) != 0, named = !words;
+    for (int k = 0; words && words[k]; k++) named |= strstr(bench_text(r, "framework"), words[k]) != NULL;
+    if (fits && named && (least == 0 || ms < least)) least = ms;
+  }
+  return least / j->ms;
+}
+static const char *const blas_words[] = {"blas", "blis", "mkl", NULL};
+
+static double filled(double n, double lanes) { return n / (ceil(n / lanes) * lanes); }
+
+static void judge_product(judged *j) {
+  const int64_t *d = j->w.size + !strcmp(j->w.family->what, "bmm");
+  double n = (double)d[1], most = fmax(fmax((double)d[0], n), (double)d[2]), flops = bench_number(j->row, "flops");
+  double barrier = bench_number(j->row, "threads") > 1 ? 0.00035 : 0, ms = fmax(j->ms - barrier, 1e-9), blas = ratio_to(j, blas_words);
+  bool narrow = d[0] == 1 || n < 2 * j->vector, even = blas == 0 || blas >= 0.97;
+  double lanes = filled(d[0] == 1 && n == 1 ? j->vector : n, j->vector), arithmetic = flops / j->peak / 1e6 / lanes, memory = bench_number(j->row, "gbytes_s") > 0 ? bench_number(j->row, "traffic") / bench_number(j->row, "gbytes_s") / 1e6 : 0;
+  double share = (narrow ? fmax(arithmetic, memory) : arithmetic) / ms, bar = narrow ? 0.8 : most <= 512 ? 0.95 : 0.91;
+  snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%", 100 * share);
+  if (blas > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%, %.2fx BLAS", 100 * share, blas);
+  say(j, 1, share >= bar && even, narrow ? "%.0f%% of the lesser of peak and read bandwidth" : lanes < 1 ? "%.0f%% of the peak of the lanes it fills" : "%.0f%% of peak", 100 * bar);
+}
+
+static void judge_conv(judged *j) {
+  const int64_t *s = j->w.size;
+  int64_t groups = j->w.n > 6 ? s[6] : 1, c = s[1] / groups, k = s[3] / groups;
+  bool depthwise = groups > 1 && c == 1, first = groups == 1 && c < 8, wide = c >= 32 && k >= 32, three = s[4] == 3 && s[5] == 1 && c >= 64 && k >= 64;
+  double bar = depthwise || first ? 0.8 : wide && (s[4] == 3 || s[4] == 1) ? 0.88 : 0, ahead = three ? 1.4 : 1;
+  const char *what = j->w.family->what;
+  if (three && (!strcmp(what, "conv") || !strcmp(what, "conv_dx"))) bar *= 1.5;
+  if (three && !strcmp(what, "conv_bwd")) bar *= 3 / (2 / 1.5 + 1);
+  if (j->ratio > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%, %.2fx", 100 * j->share, j->ratio);
+  else snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%", 100 * j->share);
+  say(j, 2, j->share >= bar && (j->ratio == 0 || j->ratio >= ahead), bar > 0 ? "%.0f%% of the lesser of peak and bandwidth, %.1fx of every other" : "%.0f%%; ahead of every other (%.1fx)", 100 * bar, ahead);
+}
+
+/* The time of a byte of this family where the data lies in the first caches, from smaller rows of the same run; 0: there are none. */
+static double cached_byte(const judged *j) {
+  const json_t *row;
+  size_t i;
+  double best = 0, l2 = bench_number(json_object_get(j->run, "machine"), "l2");
+  json_array_foreach(json_object_get(j->run, "rows"), i, row) {
+    double ms = bench_number(json_array_get(json_object_get(row, "results"), 0), "median_ms"), bytes = bench_number(row, "bytes");
+    if (!strcmp(bench_text(row, "family"), j->w.family->what) && ms > 0 && bytes > 0 && bytes <= 2 * l2 && bytes < bench_number(j->row, "bytes") && (best == 0 || ms / bytes < best)) best = ms / bytes;
+  }
+  return best;
+}
+
+static void judge_row(judged *j) {
+  double cached = cached_byte(j), over = cached > 0 ? j->ms / bench_number(j->row, "bytes") / cached : 0;
+  snprintf(j->v->figure, sizeof j->v->figure, over > 0 ? "%.1f%%, %.2fx of cached" : "%.1f%%", 100 * j->share, over);
+  if (bench_number(j->row, "bytes") <= bench_number(json_object_get(j->run, "machine"), "l1d")) return;         /* what others are compared with */
+  say(j, 3, j->share >= 0.85 || (over > 0 && over <= 1.15), "85%% of the best copy, or 1.15x of the time on cached data");
+}
+
+static void judge_model(judged *j, int item, double times, double percent) {
+  bool bound = j->share >= percent / 100;
+  if (j->ratio > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%, %.2fx", 100 * j->share, j->ratio);
+  else snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%, nothing else measured", 100 * j->share);
+  say(j, item, bound ? j->ratio == 0 || j->ratio > 1 : j->ratio >= times, "%.1fx of the best other, or %.0f%% of the bound", times, percent);
+}
+
+static void judge_kernels(judged *j) {
+  bool chain = !strcmp(j->w.family->what, "kernels");
+  double each = 1e6 * j->ms / (chain ? (double)j->w.size[0] : 1), bar = !chain ? 3000 : bench_number(j->row, "threads") > 1 ? 350 : 50;
+  snprintf(j->v->figure, sizeof j->v->figure, chain ? "%.1f ns a kernel" : "%.0f ns", each);
+  say(j, 6, each <= bar, "at most %.0f ns", bar);
+}
+
+static void judge_compile(judged *j) {
+  const json_t *cached = json_array_get(json_object_get(j->row, "results"), 1), *row;
+  size_t i;
+  double warm = bench_number(cached, "median_ms"), few = 0;
+  bool many = !strcmp(j->w.family->what, "blocks") && j->w.size[1] > 2;
+  json_array_foreach(json_object_get(j->run, "rows"), i, row) {
+    bench_workload w;
+    if (many && bench_parse(bench_text(row, "workload"), &w, NULL) && w.family == j->w.family && w.size[1] == 2) few = bench_number(json_array_get(json_object_get(row, "results"), 0), "median_ms");
+  }
+  snprintf(j->v->figure, sizeof j->v->figure, "%.0f ms cold, %.1f ms cached", j->ms, warm);
+  if (few > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.0f ms, %.2fx of 2 blocks", j->ms, j->ms / few);
+  if (few > 0) say(j, 7, j->ms <= 1.5 * few, "1.5x of the time of 2 blocks");
+  else say(j, 7, j->ms <= 500 && warm <= 50, "500 ms cold, 50 ms from the cache");
+}
+
+static void judge_memory(judged *j) {
+  static const char *const torch[] = {"torch", NULL};
+  double plan = bench_number(j->row, "plan_mib"), of_torch = ratio_to(j, torch);
+  bool image = !strcmp(j->w.family->what, "cnn") || !strcmp(j->w.family->what, "resnet20");
+  snprintf(j->v->figure, sizeof j->v->figure, "%.1f MiB, %.1f planned", j->ms, plan);
+  if (of_torch > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.1f MiB, %.1f planned, %.2fx of PyTorch", j->ms, plan, 1 / of_torch);
+  say(j, 8, j->ms <= plan + 2 && (!image || of_torch == 0 || of_torch >= 2), image ? "the plan and 2 MiB; half of PyTorch's" : "the plan and 2 MiB");
+}
+
+bench_verdict bench_judge(const json_t *run, const json_t *row) {
+  bench_verdict v = {0};
+  judged j = {.run = run, .row = row, .ours = json_array_get(json_object_get(row, "results"), 0), .v = &v, .peak = bench_number(run, "peak_gflops")};
+  const char *what = bench_text(run, "what");
+  if (!bench_parse(bench_text(row, "workload"), &j.w, NULL)) return v;
+  j.vector = fmax(4, bench_number(json_object_get(run, "machine"), "vector_bytes") / 4);
+  j.ms = bench_number(j.ours, "median_ms");
+  v.limit = limit_of(!strcmp(what, "compile") || !strcmp(what, "memory") ? what : j.w.name);
+  if (j.ms <= 0) {
+    snprintf(v.figure, sizeof v.figure, "%.100s", bench_text(j.ours, "error"));
+    return v;
+  }
+  j.ratio = ratio_to(&j, NULL), j.share = bench_row_bound(row, j.peak) / j.ms;
+  const char *kind = j.w.family->kind, *family = j.w.family->what;
+  if (!strcmp(what, "compile")) judge_compile(&j);
+  else if (!strcmp(what, "memory")) judge_memory(&j);
+  else if (!strcmp(family, "kernels") || !strcmp(family, "tiny")) judge_kernels(&j);
+  else if (!strncmp(family, "matmul", 6) || !strcmp(family, "bmm")) judge_product(&j);
+  else if (!strncmp(family, "conv", 4)) judge_conv(&j);
+  else if (j.w.family->transfers > 0) judge_row(&j);
+  else if (!strcmp(kind, "infer")) judge_model(&j, 5, 1.3, 85);
+  else if (!strcmp(kind, "train")) judge_model(&j, 4, !strcmp(family, "cnn") ? 2 : !strcmp(family, "mlp") ? 1.4 : 1.5, !strcmp(family, "resnet20") ? 70 : 75);
+  return v;
+}
+
+double bench_blas_mean(const json_t *run, int *n) {
+  const json_t *row;
+  size_t i;
+  double sum = 0;
+  *n = 0;
+  json_array_foreach(json_object_get(run, "rows"), i, row) {
+    judged j = {.row = row, .ms = bench_number(json_array_get(json_object_get(row, "results"), 0), "median_ms")};
+    double r = j.ms > 0 ? ratio_to(&j, blas_words) : 0;
+    if (r > 0) sum += log(r), (*n)++;
+  }
+  return *n ? exp(sum / *n) : 0;
+}
