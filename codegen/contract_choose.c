@@ -20,10 +20,12 @@ static void choose_vector_axis(contraction *c, int64_t machine_lanes) {
   for (int i = 0; i < c->n_axes; i++) {
     const axis *x = &c->axes[i];
     bool in_a = con_depends(x, A), in_b = con_depends(x, B);
-    if (x->summed || in_a == in_b || x->extent < 2) continue;
-    int which = in_a ? A : B;
+    /* An axis of both operands (the channels of a depthwise convolution): the scalar operand is then read as vectors too, where it is contiguous. */
+    bool shared = in_a && in_b && x->affine[A] && x->stride[A] == 1;
+    if (x->summed || (in_a == in_b && !shared) || x->extent < 2) continue;
+    int which = in_b ? B : A, unit = shared ? A : which;
     int64_t fill = x->extent < machine_lanes ? x->extent * 8 / machine_lanes : 8;      /* of 8: how full a vector gets */
-    int64_t score = fill * 100 + (x->affine[which] && x->stride[which] == 1 ? 300 : 0) + (x->affine[C] && x->stride[C] == 1 ? 200 : 0) +
+    int64_t score = fill * 100 + (x->affine[unit] && x->stride[unit] == 1 ? 300 : 0) + (x->affine[C] && x->stride[C] == 1 ? 200 : 0) +
                     (which == B ? 1 : 0) + (x->extent >= 4 * machine_lanes ? 20 : 0);
     if (score > best) best = score, c->vec = i, c->vector_op = which, c->scalar_op = !which;
   }
@@ -119,7 +121,7 @@ bool con_choose(contraction *c) {
   int64_t sum_all = 1, rows = c->n_rows_all * c->n_outer_all, bytes = (int64_t)tt_dtype_size(c->acc_type);
   for (int i = 0; i < c->n_sum; i++) sum_all *= c->axes[c->sum[i]].extent;
   int64_t inner = sum_all ? sum_all / outermost : 1, panels = (v->extent + c->lanes - 1) / c->lanes;
-  bool unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
+  bool shared = con_depends(v, c->scalar_op), unit = v->affine[c->vector_op] && v->stride[c->vector_op] == 1;
   /* A short sum with several results is bound by what the epilogue reads and writes: go along its rows, all panels staying in L2 meanwhile. */
   c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
@@ -132,7 +134,7 @@ bool con_choose(contraction *c) {
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
   c->pack = !unit || (!c->inside && rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
   if (planned(c, "pack", 0, 1, !unit, !c->inside, &given)) c->pack = given;
-  bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1;
+  bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
   if (most < 16) most = 16;
@@ -143,7 +145,11 @@ bool con_choose(contraction *c) {
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
   /* Panels of a group share what is copied of the rows. */
   if (plain) c->group = 4;
-  if (planned(c, "group", 0, 1, 1, plain ? 4096 : 1, &given)) c->group = given;
+  /* So do those of an image's pixels, which would be read again from memory for every panel: as many as may be kept packed. */
+  bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 1024;
+  if (pixels && sum_all) c->group = 4 * c->cpu->l2 / (sum_all * c->lanes * bytes);
+  if (c->group < 1) c->group = 1;
+  if (planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
   c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
   c->group = c->inside ? 1 : (panels + c->n_groups - 1) / c->n_groups;
@@ -156,7 +162,8 @@ bool con_choose(contraction *c) {
   /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
   int64_t enough = c->keep ? 48 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
   if (c->inside) enough = 2 * c->tile;
-  while (enough * work < 1000000 && enough < rows && !c->inside) enough *= 2;
+  int64_t most_rows = shared ? c->cpu->l2 / 8 / (v->extent * bytes) : rows;         /* the next panel reads the lines beside */
+  while (enough * work < 1000000 && enough < rows && 2 * enough <= most_rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
     if (planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given < c->n_outer_all ? given : c->n_outer_all;

@@ -141,6 +141,18 @@ Test(contract, conv) {
   }
 }
 
+/* Depthwise: vectors over the channels, which both operands have; and pixels that all panels of output channels share. */
+Test(contract, conv_of_channels) {
+  static const conv_case cases[] = {
+    {2, 16, 1, 1, 7, 3, 1, 1, 1, true, 1, 0, 0}, {1, 40, 1, 1, 9, 3, 2, 1, 1, true, 1, 0, 0},  {2, 24, 1, 2, 6, 3, 1, 2, 1, true, 1, 0, 0}, {4, 16, 3, 4, 5, 3, 1, 1, 1, true, 1, 0, 0},
+    {6, 33, 1, 1, 5, 5, 1, 1, 1, true, 1, 0, 0}, {4, 1, 8, 40, 18, 3, 1, 1, 1, true, 1, 0, 0}, {1, 17, 1, 1, 5, 3, 1, 1, 1, true, 2, 1, 0}, {64, 1, 5, 50, 4, 1, 1, 1, 1, true, 1, 0, 0},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    run_conv(TT_F32, cases[i]);
+    run_conv(TT_I32, cases[i]);
+  }
+}
+
 /* Input gradients of strided convolutions: results fall into phases that see other taps, some of them none. */
 Test(contract, conv_of_dilated) {
   static const conv_case cases[] = {
