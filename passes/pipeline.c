@@ -5,7 +5,7 @@
  *     pass_run(g, &out, NULL, "decompose", &options, watch, user, &err)     everything up to decompose
  *     pass_run(g, &out, "simplify,fuse", NULL, &options, NULL, NULL, &err)  these two
  *
- * Rewrite rules are on in every pass before fuse. Later a rule could take a row out of its kernel, so they are off. */
+ * Rewrite rules are on up to layout. Later a rule could join again what layout cut (a sum of partial sums) or take a row out of its kernel, so they are off. */
 #include "passes.h"
 
 #include <stdio.h>
@@ -64,7 +64,7 @@ static tt_status run_one(int i, const ir_graph *in, ir_graph **g, const pass_opt
   const pass_info *pass = &pass_table[i];
   ir_graph *out = ir_graph_new((*g)->name);
   if (!out) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at pass %s\n  fix: free memory or make the model smaller", pass->name);
-  out->rules = i < PASS_fuse && (*g)->n_kernels <= 1 ? rewrite_rules : NULL;
+  out->rules = i <= PASS_layout && (*g)->n_kernels <= 1 ? rewrite_rules : NULL;
   double start = now_ms();
   tt_status status = pass->run(*g, out, options, err);
   double took = now_ms() - start;
