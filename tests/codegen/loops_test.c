@@ -154,6 +154,9 @@ Test(loops, forms) {
   /* three digits of a number come back to it */
   lp_ref hi = lp_div(k, x, 20), mid = lp_mod(k, lp_div(k, x, 4), 5), lo = lp_mod(k, x, 4);
   shows(k, lp_add(k, lp_add(k, lp_mul(k, hi, 20), lp_mul(k, mid, 4)), lo), "i3");
+  /* and so do those of a number whose remainder is written of another one, (i + x*16)%5 */
+  lp_ref wide = lp_add(k, lp_mul(k, lp_mod(k, x, 25), 16), i);
+  cr_expect_eq(lp_add(k, lp_mul(k, lp_div(k, wide, 5), 5), lp_mod(k, wide, 5)), wide);
   int64_t c;
   cr_expect(lp_affine(k, ij, 1, &c) && c == 4);
   cr_expect(lp_affine(k, ij, 3, &c) && c == 0);
