@@ -1,7 +1,8 @@
 /* loader.c: batches made ahead of time by threads of their own.
  *
- * Batches of all epochs have one number, and the ring has a place for each of the next few. A thread takes the next number whose
- * place is free, fills it without the lock, and marks it ready; the caller takes numbers in order. What is in a batch depends on
+ * Batches of all epochs have one number, and the ring has a place for each of the next few (more of them when batches are small). A
+ * thread takes the next number whose place is free, fills it without the lock, and marks it ready; the caller takes numbers in order, and
+ * needs the lock only when it must wait, or wake a thread: once for each half of the ring. So a step of a microsecond waits for no lock. What is in a batch depends on
  * seed, epoch and batch only, because nothing is drawn in sequence: the order of an epoch is a keyed permutation that can be
  * asked for any place, crops and flips are Philox words of the sample's place. So seeking is setting a number, the number of
  * threads changes nothing, and training that resumes sees what it would have seen. */
@@ -9,13 +10,15 @@
 #include "../runtime.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { SMALL_RING = 64, SMALL_BYTES = 256 << 10 };          /* places of small batches, which take so many bytes at most */
 enum { STREAM_ORDER = 0x6f726465, STREAM_AUGMENT = 0x6175676d, ROUNDS = 6 };
 
 typedef enum { FREE, FILLING, READY, HELD } state;
-typedef struct { tt_tensor *x, *y; state state; int64_t number, count; } place;
+typedef struct { tt_tensor *x, *y; _Atomic state state; int64_t number, count; } place;      /* READY: whoever reads that may read the rest */
 
 struct tt_loader {
   tt_dataset d;
@@ -31,6 +34,9 @@ struct tt_loader {
   int64_t next_taken, next_given;  /* numbers: for a thread, for the caller */
   int64_t held;                    /* place of the batch that the caller has; -1: none */
   uint64_t seeks;                  /* what was begun before a seek is dropped */
+  atomic_int idle;                 /* threads that wait for a free place */
+  bool waiting;                    /* the caller waits for a batch */
+  int freed;                       /* places since the threads were woken */
   bool quit;
 };
 
@@ -102,8 +108,10 @@ static void *work(void *arg) {
   for (;;) {
     place *q = &l->ring[l->next_taken % l->n_places];
     if (l->quit) break;
-    if (q->state != FREE) {
+    if (atomic_load_explicit(&q->state, memory_order_acquire) != FREE) {
+      l->idle++;
       pthread_cond_wait(&l->work, &l->lock);
+      l->idle--;
       continue;
     }
     uint64_t seeks = l->seeks;
@@ -112,8 +120,10 @@ static void *work(void *arg) {
     pthread_mutex_unlock(&l->lock);
     fill(l, q);
     pthread_mutex_lock(&l->lock);
-    q->state = seeks == l->seeks ? READY : FREE;
-    pthread_cond_broadcast(q->state == READY ? &l->done : &l->work);
+    bool ready = seeks == l->seeks;
+    atomic_store_explicit(&q->state, ready ? READY : FREE, memory_order_release);
+    if (!ready) pthread_cond_broadcast(&l->work);
+    else if (l->waiting) pthread_cond_signal(&l->done);
   }
   pthread_mutex_unlock(&l->lock);
   return NULL;
@@ -147,7 +157,9 @@ tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_err
     l->held = -1;
     for (l->columns = 1; l->columns * l->columns < (uint64_t)d->n;) l->columns++;
     l->n_batches = o->drop_last ? d->n / o->batch : (d->n - 1) / o->batch + 1;
-    l->n_places = n_threads + 2;                         /* one held, one being waited for, one for each thread */
+    int64_t bytes = o->batch * (d->channels * d->height * d->width + 1) * 4;
+    l->n_places = bytes * SMALL_RING <= SMALL_BYTES ? SMALL_RING : (int)(SMALL_BYTES / bytes);
+    if (l->n_places < n_threads + 2) l->n_places = n_threads + 2;      /* one held, one being waited for, one for each thread */
     l->ring = calloc((size_t)l->n_places, sizeof *l->ring);
     l->threads = calloc((size_t)n_threads, sizeof *l->threads);
     pthread_mutex_init(&l->lock, NULL);
@@ -208,17 +220,24 @@ void tt_loader_seek(tt_loader *l, int64_t epoch, int64_t batch) {
 
 tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err) {
   (void)err;                       /* images are checked when they are opened: making a batch cannot fail */
-  pthread_mutex_lock(&l->lock);
+  bool wake = false;
   if (l->held >= 0) {
-    l->ring[l->held].state = FREE;
-    pthread_cond_broadcast(&l->work);
+    atomic_store_explicit(&l->ring[l->held].state, FREE, memory_order_release);
+    wake = ++l->freed >= l->n_places / 2 && l->idle;
   }
   l->held = l->next_given % l->n_places;
   place *q = &l->ring[l->held];
-  while (q->state != READY) pthread_cond_wait(&l->done, &l->lock);
-  q->state = HELD;
+  if (wake || atomic_load_explicit(&q->state, memory_order_acquire) != READY) {
+    pthread_mutex_lock(&l->lock);
+    pthread_cond_broadcast(&l->work);                    /* a thread that saw no free place a moment ago sleeps until here */
+    l->freed = 0;
+    l->waiting = true;
+    while (q->state != READY) pthread_cond_wait(&l->done, &l->lock);
+    l->waiting = false;
+    pthread_mutex_unlock(&l->lock);
+  }
+  atomic_store_explicit(&q->state, HELD, memory_order_relaxed);
   l->next_given++;
   *b = (tt_batch){q->x, q->y, q->count, q->number / l->n_batches, q->number % l->n_batches};
-  pthread_mutex_unlock(&l->lock);
   return TT_OK;
 }
