@@ -164,6 +164,7 @@ static demand below(const checker *c, int i, int k, const demand *d) {
   case IR_pad:
     if (k == 1) { to.lost = false; return to; }
     to.lost = true;
+    if (count(c->g, c->rows[i]) > 0) to.evals *= count(c->g, r->args[0]) / count(c->g, c->rows[i]);      /* not in the padding */
     return to;
   case IR_concat: case IR_reverse: case IR_unfold:
     to.lost = true;

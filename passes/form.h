@@ -64,6 +64,9 @@ void place_params(const ir_graph *g, const group *groups, int n, const int *make
 double pass_work(const ir_graph *g);                        /* recompute.c: estimated nanoseconds of all kernels, by which it chooses; -1: no memory */
 int64_t pass_bytes(const ir_graph *g, ir_ref r);            /* of a row's value */
 
+/* fuse_prepare.c: the graph that fuse works on; NULL: err is set. */
+ir_graph *fuse_prepare(const ir_graph *in, tt_error *err);
+
 /* split.c: parts that the sum of contraction r is cut into, 1: none; and a reduction without its axes, in two steps where that pays. */
 int64_t pass_split_contraction(const ir_graph *g, ir_ref r);
 ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n);

@@ -480,34 +480,8 @@ static tt_status write_groups(fuser *f, ir_graph *out, tt_error *err) {
   return status;
 }
 
-/* The graph without what is dead; gt(x, 0) asks relu(x) where that exists, so that x need not be kept for the backward pass. */
-static ir_graph *prepare(const ir_graph *in, tt_error *err) {
-  ir_graph *g = ir_graph_new(in->name);
-  bool *live = ir_live(in);
-  ir_ref *map = calloc(in->n_nodes, sizeof *map), *relu = calloc(in->n_nodes, sizeof *relu);
-  bool ok = g && live && map && relu;
-  if (ok) g->plain = true;
-  for (ir_ref r = 1; ok && r < in->n_nodes && !g->error.status; r++) {
-    if (!live[r]) continue;
-    const ir_node *n = ir_at(in, r);
-    double zero = 1;
-    ir_ref x = n->n_args ? n->args[0] : 0, kept = map[x];
-    if (n->op == IR_gt && relu[x] && ir_is_splat(in, n->args[1], &zero) && zero == 0) map[x] = relu[x];
-    map[r] = ir_rebuild(in, g, r, map);
-    map[x] = kept;
-    if (n->op == IR_relu) relu[x] = map[r];
-  }
-  if (ok) ir_finish(in, g, map);
-  free(live), free(map), free(relu);
-  if (ok && !g->error.status) return g;
-  if (ok) tt_fail(err, g->error.status, "%s", g->error.message);
-  else tt_fail(err, TT_NO_MEMORY, "error: no memory to fuse @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
-  ir_graph_free(g);
-  return NULL;
-}
-
 tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
-  ir_graph *g = prepare(in, err);
+  ir_graph *g = fuse_prepare(in, err);
   if (!g) return err ? err->status : TT_NO_MEMORY;
   fuser f = {.g = g};
   tt_status status = TT_OK;
