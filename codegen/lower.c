@@ -446,6 +446,55 @@ lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *i
   return s;
 }
 
+enum { PADDED_LOADS = 24 };
+typedef struct { lp_ref at[PADDED_LOADS]; int n; bool all; } load_list;
+
+static void guarded_loads(const lp_kernel *k, lp_ref e, lp_ref guard, load_list *l) {
+  const lp_expr *x = &k->exprs[e];
+  for (int i = 0; i < l->n; i++)
+    if (l->at[i] == e) return;
+  if (x->kind == LX_LOAD && x->a[1] == guard && !x->a[2]) {
+    if (l->n == PADDED_LOADS) l->all = false;
+    else l->at[l->n++] = e;
+  } else if (x->kind != LX_LOCAL)
+    for (int i = 0; i < 3; i++)
+      if (x->a[i]) guarded_loads(k, x->a[i], guard, l);
+}
+
+/* Is e made of indices that are one for all lanes? */
+static bool is_scalar_index(const loop_nest *ln, lp_ref e) {
+  const lp_expr *x = &ln->k->exprs[e];
+  const lp_expr *lane = &ln->k->exprs[ln->lane];
+  bool reduced = ln->vec >= 0 && ln->groups[ln->vec].reduced;
+  if (x->kind == LX_VAR) return reduced ? x->imm != ln->groups[ln->vec].var : lane->kind != LX_VAR || x->imm != lane->imm;
+  if (x->kind == LX_CONST) return true;
+  if (x->kind != LX_OP) return false;
+  for (int i = 0; i < 3; i++)
+    if (x->a[i] && !is_scalar_index(ln, x->a[i])) return false;
+  return true;
+}
+
+/* A padded result: one branch for a whole vector, which then is loaded, computed and stored without masks, or is the padding.
+ * false: the value is of another kind. */
+static bool store_padded(loop_nest *ln, lp_cursor *at, ir_ref r, const lp_ref *index, lp_ref value) {
+  lp_kernel *k = ln->k;
+  const lp_expr v = k->exprs[value];
+  if (v.kind != LX_OP || v.op != IR_select || k->exprs[v.a[2]].kind != LX_CONST || k->exprs[v.a[0]].kind == LX_CONST || !is_scalar_index(ln, v.a[0])) return false;
+  load_list l = {.all = true};
+  guarded_loads(k, v.a[1], v.a[0], &l);
+  if (!l.n || !l.all) return false;
+  lp_ref to[PADDED_LOADS], image = v.a[1], guard = v.a[0];
+  for (int i = 0; i < l.n; i++) to[i] = lp_load(k, (int)k->exprs[l.at[i]].imm, k->exprs[l.at[i]].a[0], 0, 0);
+  lp_replace(k, &image, 1, l.at, to, l.n);
+  for (int padding = 0; padding < 2; padding++) {
+    lp_stmt *s = lp_append(k, at, LS_IF);
+    s->guard = padding ? lp_op(k, IR_not, TT_BOOL, guard, 0, 0) : guard;
+    lp_cursor inside = {&s->body};
+    nest_store(ln, &inside, r, index, padding ? v.a[2] : image);
+  }
+  return true;
+}
+
 /* Stores the results of shape P, or the others. All values stand in locals before the first store: a result may lie over an argument. */
 static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
   int n = lower_n_results(ln->lx), m = 0;
@@ -457,6 +506,11 @@ static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
   for (int pass = 0; pass < 2; pass++) {
     if (pass) use_inverses(ln, values, m);
     if (pass && !p_only) weigh_pass(ln, values, m);
+    bool alone = pass && n == 1 && m == 1 && ln->n_stages == 0;
+    if (alone) {
+      nest_index(ln, lower_result(ln->lx, 0), p_only, index);
+      if (store_padded(ln, at, lower_result(ln->lx, 0), index, values[0])) break;
+    }
     if (pass) nest_share(ln, at, values, m);
     for (int i = 0; pass && m > 1 && i < m; i++)
       if (ln->k->exprs[values[i]].kind != LX_LOCAL && ln->k->exprs[values[i]].kind != LX_CONST)

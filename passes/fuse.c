@@ -397,7 +397,9 @@ static void join_reductions(fuser *f) {
       for (int i = 0; i < f->reads[m].n; i++) {
         ir_ref a = f->reads[m].at[i];
         bool own = f->solid[a] && f->group[a] != f->group[r] && ir_ops[ir_at(g, a)->op].kind == IR_ELEMENTWISE && !read_outside(f, a, f->group[r], f->group[a]);
-        if (own && count(g, a) >= asks(g, r, 0)) try_join(f, f->group[r], f->group[a]);
+        bool shares = false;                             /* it stands between the reduction and a value that others read too */
+        for (int j = 0; own && j < f->reads[a].n; j++) shares |= f->readers[f->reads[a].at[j]].n > 1 && count(g, f->reads[a].at[j]) * 8 >= count(g, a);
+        if (shares && count(g, a) >= asks(g, r, 0)) try_join(f, f->group[r], f->group[a]);
       }
     }
   for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++)
@@ -421,14 +423,18 @@ static void join_neighbours(fuser *f) {
         if (count(g, r) < 64 || count(g, r) * 2 < asks(g, x, 0) || count(g, r) * 2 < asks(g, y, 0)) continue;
         try_join(f, f->group[x], f->group[y]);
       }
-  ir_ref recent[16] = {0};                             /* the last small rows of different shapes */
+  ir_ref recent[16] = {0};                             /* the last small rows of different shapes; of reductions that of what is reduced counts */
   for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++) {
-    if (!f->solid[r] || count(g, r) > 1024 || ir_ops[ir_at(g, r)->op].kind != IR_ELEMENTWISE) continue;
-    tt_shape s = ir_shape(g, r);
+    const ir_node *n = ir_at(g, r);
+    bool reduces = form_is_reduction((ir_op)n->op);
+    if (!f->solid[r] || (!reduces && ir_ops[n->op].kind != IR_ELEMENTWISE)) continue;
+    tt_shape s = ir_shape(g, reduces ? n->args[0] : r);
+    if (tt_shape_count(&s) > 1024) continue;
     int slot = -1;
     for (int i = 0; i < 16 && recent[i]; i++) {
-      tt_shape t = ir_shape(g, recent[i]);
-      if (tt_shape_equal(&s, &t)) slot = i;
+      const ir_node *m = ir_at(g, recent[i]);
+      tt_shape t = ir_shape(g, form_is_reduction((ir_op)m->op) ? m->args[0] : recent[i]);
+      if (tt_shape_equal(&s, &t) && reduces == form_is_reduction((ir_op)m->op)) slot = i;
     }
     if (slot >= 0 && f->group[recent[slot]] != f->group[r]) try_join(f, f->group[recent[slot]], f->group[r]);
     if (slot < 0)

@@ -14,7 +14,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_VIEWS = 8 };              /* between a value and its pad */
+enum { MAX_VIEWS = 8 };              /* reshapes between a value and its pad */
 
 static double count(const ir_graph *g, ir_ref r) {
   tt_shape s = ir_shape(g, r);
@@ -34,7 +34,7 @@ static bool is_epilogue(const ir_graph *g, ir_ref r, const uint32_t *uses) {
   return false;
 }
 
-/* The value that pad p pads, seen through the views between them (nearest to p first); 0: it has to be stored anyway. */
+/* The value that pad p pads, seen through the reshapes between them (nearest to p first); 0: it has to be stored anyway. */
 static ir_ref padded_value(const ir_graph *g, ir_ref p, const bool *kept, const uint32_t *uses, ir_ref *views, int *n_views) {
   const ir_node *n = ir_at(g, p);
   const int64_t *interior = ir_ints(n, "interior", NULL);
@@ -44,7 +44,7 @@ static ir_ref padded_value(const ir_graph *g, ir_ref p, const bool *kept, const 
     if (interior[i]) return 0;
   bool shared = false, stored = false;
   *n_views = 0;
-  for (; (ir_at(g, y)->op == IR_reshape || ir_at(g, y)->op == IR_permute) && *n_views < MAX_VIEWS; y = ir_at(g, y)->args[0]) {
+  for (; ir_at(g, y)->op == IR_reshape && *n_views < MAX_VIEWS; y = ir_at(g, y)->args[0]) {
     shared |= uses[y] > 1, stored |= kept[y];
     views[(*n_views)++] = y;
   }
@@ -73,23 +73,14 @@ static void pad_at_once(const ir_graph *in, ir_graph *g, ir_ref y, ir_ref pad, c
   const int64_t *lo = ir_ints(p, "lo", NULL);
   int64_t stop[TT_MAX_RANK], step[TT_MAX_RANK];
   g->at_origin = ir_origin_copy(g, in, p->origin);
-  for (int i = n - 1; i >= 0; i--) {
-    const ir_node *v = ir_at(in, views[i]);
-    x = ir_emit(g, (ir_op)v->op, &x, 1, v->words, v->n_words);
-  }
+  for (int i = n - 1; i >= 0; i--) x = ir_reshape(g, x, ir_shape(in, views[i]));
   ir_ref args[2] = {x, ir_scalar(g, (tt_dtype)p->dtype, 0)};
   map[pad] = x = ir_emit(g, IR_pad, args, 2, p->words, p->n_words);
   for (int i = 0; i < p->rank; i++) stop[i] = lo[i] + ir_at(in, p->args[0])->dim[i], step[i] = 1;
   x = ir_slice(g, x, lo, stop, step);
   for (int i = 0; i < n; i++) {
-    const ir_node *v = ir_at(in, views[i]);
     map[views[i]] = x;
-    if (v->op == IR_reshape) x = ir_reshape(g, x, ir_shape(in, v->args[0]));
-    else {
-      int inverse[TT_MAX_RANK];
-      for (int k = 0; k < v->rank; k++) inverse[ir_ints(v, "perm", NULL)[k]] = k;
-      x = ir_permute(g, x, inverse);
-    }
+    x = ir_reshape(g, x, ir_shape(in, ir_at(in, views[i])->args[0]));
   }
   map[y] = x;
   g->at_origin = 0;

@@ -274,6 +274,20 @@ Test(lower, movement, .timeout = 60) {
              "}\n", "u8");
 }
 
+/* Images with their padding, whose guards are one for a vector of channels; of 3 channels they are not. */
+Test(lower, padded_results, .timeout = 60) {
+  check_text("func @f(%x: T[3,6,5,16], %s: T[16], %m: T[3,6,5,3]) -> T[3,8,9,16], T[3,6,9,3] {\n"
+             "  %z = const(dtype=T, shape=[], value=[2]) : T[]\n"
+             "  %b = broadcast(%s, dims=[3]) : T[3,6,5,16]\n"
+             "  %y = mul(%x, %b) : T[3,6,5,16]\n"
+             "  %a = add(%y, %x) : T[3,6,5,16]\n"
+             "  %p = pad(%a, %z, lo=[0,1,1,0], hi=[0,1,3,0], interior=[0,0,0,0]) : T[3,8,9,16]\n"
+             "  %n = neg(%m) : T[3,6,5,3]\n"
+             "  %q = pad(%n, %z, lo=[0,0,2,0], hi=[0,0,2,0], interior=[0,0,0,0]) : T[3,6,9,3]\n"
+             "  return %p, %q\n"
+             "}\n", "f32");
+}
+
 Test(lower, sums, .timeout = 120) {
   static const char text[] = "func @f(%x: T[6,5,7]) -> T[6,5], T[6,7], T[5,7], T[6], T[5], T[7], T[] {\n"
                              "  %a = sum(%x, axes=[2]) : T[6,5]\n"
