@@ -77,6 +77,7 @@ void nest_open_vector(loop_nest *ln, lp_cursor *at) {
     ln->lane = lp_var(ln->k, var);
   }
   nest_set(ln, ln->vec, lp_add(ln->k, ln->place, ln->lane));
+  if (ln->across >= 0) nest_open_tile(ln, at);
 }
 
 static lp_stmt *open_group(loop_nest *ln, lp_cursor *at, int group, bool unroll) {
@@ -84,15 +85,30 @@ static lp_stmt *open_group(loop_nest *ln, lp_cursor *at, int group, bool unroll)
   if (!p->var) p->var = lp_var_add(ln->k, "r", p->extent);
   lp_stmt *s = lp_for(ln->k, at, p->var, 0, p->extent, group == ln->vec ? lanes_for(ln, p->extent) : 0, at);
   s->unroll = unroll;
-  nest_set(ln, group, lp_var(ln->k, p->var));
+  p->number = lp_var(ln->k, p->var);
+  nest_set(ln, group, p->number);
   return s;
+}
+
+/* Neighbouring columns of rows that the vector stands across: some in each step (codegen/llvm/transpose.c loads them together). */
+static void open_columns(loop_nest *ln, lp_cursor *at, int group) {
+  loop_group *p = &ln->groups[group];
+  int block = lp_var_add(ln->k, "b", p->extent / ln->tile), column = lp_var_add(ln->k, "c", ln->tile);
+  if (!p->var) p->var = lp_var_add(ln->k, "r", p->extent);
+  lp_for(ln->k, at, block, 0, p->extent / ln->tile, 0, at);
+  lp_for(ln->k, at, column, 0, ln->tile, 0, at)->unroll = true;
+  p->number = lp_add(ln->k, lp_mul(ln->k, lp_var(ln->k, block), ln->tile), lp_var(ln->k, column));
+  nest_set(ln, group, p->number);
 }
 
 void nest_open_reduced(loop_nest *ln, lp_cursor *at) {
   bool unroll = ln->n_reduced <= 16 && !(ln->vec >= 0 && ln->groups[ln->vec].reduced);      /* windows of pooling */
   ln->along = NULL;
-  for (int i = 0; i < ln->n_groups; i++)
-    if (ln->groups[i].reduced && i != ln->vec) open_group(ln, at, i, unroll);
+  for (int i = 0; i < ln->n_groups; i++) {
+    if (!ln->groups[i].reduced || i == ln->vec) continue;
+    if (!unroll && i == ln->columns && ln->tile) open_columns(ln, at, i);
+    else open_group(ln, at, i, unroll);
+  }
   if (ln->vec >= 0 && ln->groups[ln->vec].reduced) ln->along = open_group(ln, at, ln->vec, false);
 }
 
@@ -127,7 +143,7 @@ static void weigh_pass(loop_nest *ln, const lp_ref *values, int n) {
 static lp_ref reduced_number(loop_nest *ln) {
   lp_ref e = lp_int(ln->k, 0);
   for (int i = 0; i < ln->n_groups; i++)
-    if (ln->groups[i].reduced) e = lp_add(ln->k, lp_mul(ln->k, e, ln->groups[i].extent), lp_var(ln->k, ln->groups[i].var));
+    if (ln->groups[i].reduced) e = lp_add(ln->k, lp_mul(ln->k, e, ln->groups[i].extent), ln->groups[i].number);
   return e;
 }
 
@@ -181,8 +197,9 @@ void nest_tasks(loop_nest *ln, nest_body *body) {
   lp_ref task = lp_var(k, 0), row = lp_div(k, task, ln->n_chunks), chunk = lp_mod(k, task, ln->n_chunks);
   lp_ref place = lp_mul(k, chunk, ln->chunk);
   int64_t width = ln->chunk;
-  if (ln->gathers && !ln->core && ln->n_stages == 0 && ln->rows_per_task > 1 && ln->chunk > ln->lanes && ln->chunk % ln->lanes == 0) {
-    int var = lp_var_add(k, "block", ln->chunk / ln->lanes);        /* a transposition: neighbours of what a gather touched are used while they are in L1 */
+  bool again = ln->gathers && !ln->core && ln->n_stages == 0 && ln->rows_per_task > 1;      /* neighbours of what a gather touched are used while they are in L1 */
+  if ((again || ln->columns >= 0) && ln->chunk > ln->lanes && ln->chunk % ln->lanes == 0 && extent % ln->chunk == 0) {      /* columns: what is kept stays there too */
+    int var = lp_var_add(k, "block", ln->chunk / ln->lanes);
     lp_for(k, &at, var, 0, ln->chunk / ln->lanes, 0, &at);
     width = ln->lanes;
     place = lp_mul(k, lp_var(k, var), width);
@@ -390,7 +407,7 @@ static void hook_kept(loop_nest *ln, lp_cursor *at, int stage) {
     kept_row *kept = &ln->kept[i];
     if (kept->stage > stage) continue;
     tt_dtype t = ir_at(ln->g, kept->row)->dtype;
-    lp_ref index[TT_MAX_RANK], place = lp_add(k, lp_mul(k, reduced_number(ln), ln->chunk), ln->lane), value;
+    lp_ref index[TT_MAX_RANK], place = lp_add(k, lp_mul(k, reduced_number(ln), ln->width), ln->lane), value;
     nest_index(ln, kept->row, false, index);
     if (kept->stage == stage) {
       value = lp_get(k, nest_local(ln, at, "t", t, lower_pull(ln->lx, kept->row, index)), 0);
@@ -639,7 +656,7 @@ lp_kernel *cg_lower(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_re
   if (kind && n && kind[0] == 1) return cg_lower_contract(g, region, cpu, rows, max_rows, err);
   lp_kernel *k = lp_new(g->kernels[region].name, 0);
   lower_ctx *lx = k ? lower_begin(g, region, k, cpu, err) : NULL;
-  loop_nest ln = {.lx = lx, .k = k, .g = g, .vec = -1};
+  loop_nest ln = {.lx = lx, .k = k, .g = g, .vec = -1, .across = -1, .columns = -1};
   bool ok = lx && read_rows(&ln) && read_space(&ln);
   if (ok) {
     ln.lanes = plan_number(&ln, "lanes", cpu->vector_bytes / 4);
@@ -651,7 +668,8 @@ lp_kernel *cg_lower(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_re
     ok = empty || nest_choose(&ln);
     nest_sizes(&ln);
     if (ok && !empty) ok = nest_keep(&ln);
-    if (ok) nest_tasks(&ln, ln.core ? nest_body_special : body_reductions);
+    if (ok && ln.across >= 0) nest_tiles(&ln, body_reductions);
+    else if (ok) nest_tasks(&ln, ln.core ? nest_body_special : body_reductions);
     if (ok) lp_unroll(k);
     ok = ok && lower_arguments(lx, rows, max_rows);
   }

@@ -115,6 +115,61 @@ static bool join_groups(loop_nest *ln) {
 
 static bool is_costly(ir_op op) { return pass_op_cost(op) >= PASS_COSTLY; }
 
+enum { COLUMNS = 8, FEWEST = 4 };      /* elements of the other axis in a tile */
+
+/* Where the elements of an index have a stride along group `vec`: a group along which they are contiguous, so that the two make tiles
+ * (or, of a reduced group, steps of some columns); -1: none. */
+static int group_across(const loop_nest *ln, lp_ref index, int vec) {
+  int64_t by;
+  if (!lp_affine(ln->k, index, ln->groups[vec].var, &by) || by == 0 || by == 1 || ln->groups[vec].reduced) return -1;
+  for (int i = ln->n_groups - 1; i >= 0; i--) {
+    if (i == vec || ln->groups[i].extent < FEWEST || !lp_affine(ln->k, index, ln->groups[i].var, &by) || by != 1) continue;
+    return ln->groups[i].reduced || nest_may_tile(ln) ? i : -1;
+  }
+  return -1;
+}
+
+static bool fits_tile(tt_dtype t) { return tt_dtype_size(t) == 4 || tt_dtype_size(t) == 8; }
+
+/* Columns in a step: the largest divisor that is not too many; 0: rows so long are better walked along. */
+static int step_of(int64_t extent) {
+  if (extent > 48) return 0;
+  for (int n = COLUMNS; n >= FEWEST; n--)
+    if (extent % n == 0) return n;
+  return 0;
+}
+
+static bool may_step(const loop_nest *ln, int group) { return !ln->groups[group].reduced || ln->groups[group].extent <= 16 || step_of(ln->groups[group].extent); }
+
+/* Sets across, columns and tile for the chosen vectorized group. */
+static void choose_tile(loop_nest *ln, const probe *p) {
+  const loop_nest *t = &p->ln;
+  int across = -1;
+  int64_t size = 0;
+  for (uint32_t e = 1; e < t->k->n_exprs && across < 0; e++) {
+    const lp_expr *x = &t->k->exprs[e];
+    if (!p->live[e] || x->kind != LX_LOAD || x->a[1] || !fits_tile(x->dtype)) continue;
+    across = group_across(t, x->a[0], ln->vec);
+    size = (int64_t)tt_dtype_size(x->dtype);
+  }
+  for (int i = 0; i < p->n_stores && across < 0 && !ln->core; i++) {
+    tt_dtype type = ir_at(ln->g, lower_result(ln->lx, i))->dtype;
+    if (!fits_tile(type)) continue;
+    across = group_across(t, p->stores[i], ln->vec);
+    size = (int64_t)tt_dtype_size(type);
+  }
+  if (across < 0 || !may_step(ln, across)) return;
+  if (ln->groups[across].reduced) {
+    ln->columns = across, ln->tile = step_of(ln->groups[across].extent);      /* up to 16 are unrolled whole */
+    return;
+  }
+  int64_t lanes = 64 / size;                                  /* a line */
+  while (lanes > ln->groups[ln->vec].extent) lanes /= 2;
+  if (lanes * size < 16) return;
+  ln->across = across, ln->lanes = lanes;
+  ln->tile = ln->groups[across].extent < COLUMNS ? FEWEST : COLUMNS;
+}
+
 /* Cost of one element when this group is vectorized, in operations of a machine vector. */
 static double cost_of(const probe *p, int group) {
   const loop_nest *ln = &p->ln;
@@ -129,7 +184,9 @@ static double cost_of(const probe *p, int group) {
     if (!p->live[e] || !lp_depends(k, e, v->var)) continue;
     if (x->kind == LX_LOAD) {
       bool affine = lp_affine(k, x->a[0], v->var, &by);
-      total += affine && by == 0 ? 0.5 : affine && by == 1 ? units : affine && by == -1 ? 3 * units : lanes;
+      int across = x->a[1] || !fits_tile(x->dtype) ? -1 : group_across(ln, x->a[0], group);
+      bool tiles = across >= 0 && may_step(ln, across);
+      total += affine && by == 0 ? 0.5 : affine && by == 1 ? units : tiles || (affine && by == -1) ? 3 * units : lanes;
     } else if (x->kind == LX_OP && x->dtype != TT_I64) {
       total += is_costly(x->op) ? 12 * units : units;
     } else if (x->kind == LX_PHILOX) {
@@ -142,7 +199,8 @@ static double cost_of(const probe *p, int group) {
     int64_t by;
     if (v->reduced && !full) continue;
     affine = lp_affine(k, p->stores[i], v->var, &by);
-    total += (affine && by == 1 ? units : 1.5 * lanes) / (full ? 1 : depth);
+    int across = ln->core || !fits_tile(ir_at(ln->g, lower_result(ln->lx, i))->dtype) ? -1 : group_across(ln, p->stores[i], group);
+    total += (affine && by == 1 ? units : across >= 0 && may_step(ln, across) ? 3 * units : 1.5 * lanes) / (full ? 1 : depth);
   }
   double trips = ((double)v->extent + lanes - 1) / lanes;
   trips = (double)(int64_t)trips;
@@ -170,6 +228,7 @@ bool nest_choose(loop_nest *ln) {
     int64_t by = 0;
     if (p.live[e] && x->kind == LX_LOAD && lp_affine(p.ln.k, x->a[0], p.ln.groups[ln->vec].var, &by)) ln->gathers |= by > 1 || by < -1;
   }
+  if (ln->vec >= 0 && !ln->core) choose_tile(ln, &p);
   probe_end(&p);
   return true;
 }
@@ -188,7 +247,7 @@ static void pull_stage(loop_nest *t, int number) {
   }
 }
 
-enum { KEEP_BYTES = 65536 };
+enum { KEEP_BYTES = 256 << 10 };
 
 bool nest_keep(loop_nest *ln) {
   ir_ref first = lower_first(ln->lx), last = lower_last(ln->lx);
@@ -216,7 +275,8 @@ bool nest_keep(loop_nest *ln) {
       }
       bool is_known = false;
       for (int i = 0; i < ln->n_kept; i++) is_known |= ln->kept[i].row == r;
-      int64_t count = ln->n_reduced * ln->chunk, size = count * (int64_t)tt_dtype_size(n->dtype);
+      bool blocks = ln->columns >= 0 && ln->chunk % ln->lanes == 0 && ln->groups[ln->vec].extent % ln->chunk == 0;      /* nest_tasks goes by vectors then */
+      int64_t count = ln->n_reduced * (blocks ? ln->lanes : ln->chunk), size = count * (int64_t)tt_dtype_size(n->dtype);
       if (is_known || ln->n_kept == 8 || bytes + size > KEEP_BYTES) continue;
       bytes += size;
       ln->kept[ln->n_kept++] = (kept_row){r, since[r - first], lp_buffer_add(ln->k, n->name ? n->name : "row", n->dtype, count, true, true)};

@@ -10,6 +10,7 @@ typedef struct {
   int64_t extent;
   bool reduced;
   int var;                            /* 0: none yet */
+  lp_ref number;                      /* where the loop over it stands; reduced groups */
 } loop_group;
 
 /* A reduction in one stage. An argmax is two: the extreme, then the first index where it stands. */
@@ -44,6 +45,10 @@ struct loop_nest {
   int64_t lanes, grain;
   int vec;                            /* group; -1: none */
   bool gathers;                       /* along it a load has a stride: the rows of a task are then walked inside of blocks of lanes */
+  int across;                         /* group along which those loads (or the stores) are contiguous: tiles of both; -1: none */
+  int tile;                           /* elements of it that a tile has */
+  int columns;                        /* innermost reduced group, when the vector stands across rows of it: `tile` of it are a step; -1: none */
+  lp_ref tile_place;                  /* the first of these */
   int64_t rows, rows_per_task;        /* P without the vectorized group */
   int64_t chunk, n_chunks;            /* of the vectorized group, when it is in P; else 1, 1 */
   int64_t n_reduced;                  /* elements of R */
@@ -57,6 +62,9 @@ struct loop_nest {
   lp_ref lane;                        /* variable of the vector loop over P; the constant 0 when there is none */
 };
 
+void nest_tiles(loop_nest *ln, nest_body *body);              /* lower_tile.c: the same, when there is a group `across` */
+bool nest_may_tile(const loop_nest *ln);
+void nest_open_tile(loop_nest *ln, lp_cursor *at);
 void nest_tasks(loop_nest *ln, nest_body *body);              /* sets tasks, and runs body inside of the loops over P (the vectorized group not opened) */
 void nest_open_vector(loop_nest *ln, lp_cursor *at);          /* when the vectorized group is in P */
 void nest_open_reduced(loop_nest *ln, lp_cursor *at);         /* loops over R, the vectorized group innermost */

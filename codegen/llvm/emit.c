@@ -303,7 +303,7 @@ static void prefetch(em *e, const lp_stmt *x) {
   }
 }
 
-static void statement(em *e, const lp_stmt *x) {
+void em_statement(em *e, const lp_stmt *x) {
   em_kernel *s = e->kernel;
   int64_t index = 0;
   em_local *l = x->kind == LS_LOCAL || x->kind == LS_SET || x->kind == LS_REDUCE ? &s->locals[x->local] : NULL;
@@ -352,7 +352,11 @@ static void statement(em *e, const lp_stmt *x) {
 }
 
 static void statements(em *e, const lp_stmt *s) {
-  for (; s && !e->kernel->failed; s = s->next) statement(e, s);
+  for (; s && !e->kernel->failed; s = s->next) {
+    const lp_stmt *last = em_store_columns(e, s);
+    if (last) s = last;
+    else em_statement(e, s);
+  }
 }
 
 /* ---- the function */

@@ -58,6 +58,11 @@ em_val em_value(em *e, lp_ref r);                                /* in its natur
 em_val em_wide(em *e, lp_ref r);                                 /* in as many lanes as the loop has */
 em_val em_lane0(em *e, lp_ref r);                                /* of an affine r: as it is in lane 0 */
 em_val em_address(em *e, int64_t buffer, em_val index);
+void em_keep(em *e, lp_ref r, int level, em_val v);              /* the value of r, as long as scope `level` is open */
+void em_statement(em *e, const lp_stmt *x);                      /* emit.c */
+/* transpose.c: a load whose lanes are `stride` apart, from `first` on, together with its neighbours, which are kept; NULL: it has too few. */
+em_val em_load_column(em *e, lp_ref r, em_val first, int64_t stride, int level);
+const lp_stmt *em_store_columns(em *e, const lp_stmt *x);        /* x and more such stores behind it, if it has; gives the last of them, or NULL */
 em_val em_both(em *e, em_val a, em_val b);                       /* and; NULL is true */
 em_val em_lane(em *e, em_val v, int i);
 

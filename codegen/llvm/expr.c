@@ -199,6 +199,8 @@ static em_val keep(em *e, int which, lp_ref r, int level, em_val v) {
   return v;
 }
 
+void em_keep(em *e, lp_ref r, int level, em_val v) { keep(e, EM_NATURAL, r, level, v); }
+
 void em_touch_local(em *e, int64_t l) { e->kernel->local_clock[l & 63] = ++e->kernel->clock; }
 void em_touch_buffer(em *e, int64_t b) { e->kernel->buffer_clock[b & 63] = ++e->kernel->clock; }
 
@@ -322,7 +324,7 @@ static em_val gather(em *e, int64_t buffer, em_val first, int64_t stride, em_val
   return v;
 }
 
-static em_val load(em *e, lp_ref r) {
+static em_val load(em *e, lp_ref r, int level) {
   em_kernel *s = e->kernel;
   const lp_expr *x = em_expr(e, r);
   const lp_buffer *f = &s->k->buffers[x->imm];
@@ -363,6 +365,7 @@ static em_val load(em *e, lp_ref r) {
     return own ? LLVMBuildSelect(e->b, guard, v, otherwise, "") : v;
   }
   em_val lanes = em_both(e, mask, guard ? em_splat(e, guard, width) : NULL);      /* dynamic conditions */
+  if (is_affine && stride != 1 && !lanes && !partial && (v = em_load_column(e, r, first, stride, level))) return v;
   if (is_affine && stride == 1 && (!lanes || has_masks(e, t)))
     v = masked_load(e, t, em_address(e, x->imm, first), em_both(e, lanes, partial ? em_mask(e, width, s->active) : NULL));
   else
@@ -425,7 +428,7 @@ em_val em_value(em *e, lp_ref r) {
     v = LLVMBuildAdd(e->b, em_splat(e, s->vars[x->imm], s->width), em_lanes(e->i64, s->width, 0, s->vector_step), "");
     break;
   case LX_OP: v = operation(e, r); break;
-  case LX_LOAD: v = load(e, r); break;
+  case LX_LOAD: v = load(e, r, level); break;
   case LX_PHILOX: v = random_words(e, x); break;
   case LX_FMA: {
     bool vector = em_is_vector(e, r);

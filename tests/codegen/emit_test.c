@@ -433,6 +433,33 @@ Test(emit, random_numbers) {
   check_all(ks, n, NULL);
 }
 
+/* Columns across the lanes, loaded and stored: as many as make squares, and a few more or less. */
+Test(emit, columns) {
+  static const int counts[] = {2, 4, 8, 10, 13};
+  static const tt_dtype types[] = {TT_F32, TT_F64, TT_I32, TT_F16};
+  lp_kernel *ks[200];
+  int n = 0;
+  for (int l = 1; l < 4; l++)
+    for (int i = 0; i < 5; i++)
+      for (int t = 0; t < 4; t++)
+        for (int stores = 0; stores < 3; stores++) {
+          int lanes = lane_counts[l], c = counts[i], rows = lanes + (i & 1), length = stores == 2 ? c : 40;
+          lp_kernel *k = lp_new("columns", 3);
+          int x = lp_buffer_add(k, "x", types[t], 3 * rows * length, false, false), out = lp_buffer_add(k, "out", types[t], 3 * rows * length, true, false);
+          int v = lp_var_add(k, "v", rows), u = lp_var_add(k, "u", c);
+          lp_cursor at = {&k->body}, inside, column;
+          lp_for(k, &at, v, 0, rows, lanes, &inside);
+          lp_for(k, &inside, u, 0, c, 0, &column)->unroll = true;
+          lp_ref start = lp_mul(k, lp_var(k, 0), rows * length), across = lp_add(k, lp_add(k, start, lp_mul(k, lp_var(k, v), length)), lp_var(k, u));
+          lp_ref along = lp_add(k, lp_add(k, start, lp_mul(k, lp_var(k, u), rows)), lp_var(k, v));
+          lp_ref value = lp_load(k, x, stores == 1 ? along : across, 0, 0);
+          emit_store(k, &column, out, stores == 0 ? along : across, lp_op(k, IR_add, types[t], value, value, 0), 0);
+          lp_unroll(k);
+          ks[n++] = k;
+        }
+  check_all(ks, n, NULL);
+}
+
 /* Stores past the caches, and loads ahead of their time: into aligned buffers and others, of whole lines and of rows that end within one. */
 Test(emit, streams) {
   static const int64_t rows[] = {64, 160, 37, 48, 1000};

@@ -473,12 +473,37 @@ Test(lower, axes_become_one_loop) {
   free(t);
 }
 
-Test(lower, transposition_in_blocks) {
-  static const char text[] = "func @f(%x: f32[96,128]) -> f32[128,96] {\n  %p = permute(%x, perm=[1,0]) : f32[128,96]\n  return %p\n}\n";
-  char *t = lowered(text);
-  cr_expect(strstr(t, "for i1 in 0..3 {") && strstr(t, "in 0..32 vec 32 {"), "%s", t);
+Test(lower, transposition_in_tiles) {
+  char *t = lowered("func @f(%x: f32[96,128]) -> f32[128,96] {\n  %p = permute(%x, perm=[1,0]) : f32[128,96]\n  return %p\n}\n");
+  cr_expect(strstr(t, "in 0..16 vec 16 {") && strstr(t, "+ 7]"), "%s", t);
   free(t);
-  check_text(text, "f32");
+  static const int64_t sizes[][3] = {{1, 96, 128}, {1, 37, 50}, {3, 19, 8}, {2, 5, 100}, {5, 10, 4}, {1, 200, 3}, {40, 16, 9}};
+  static const char *const types[] = {"f32", "f64", "i32"};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (int k = 0; k < 3; k++) {
+      char text[1000];
+      long long a = sizes[i][0], b = sizes[i][1], c = sizes[i][2];
+      const char *n = types[k];
+      snprintf(text, sizeof text, "func @f(%%x: %s[%lld,%lld,%lld], %%z: %s[%lld,%lld,%lld]) -> %s[%lld,%lld,%lld] {\n"
+               "  %%p = permute(%%x, perm=[0,2,1]) : %s[%lld,%lld,%lld]\n  %%q = relu(%%p) : %s[%lld,%lld,%lld]\n  %%r = add(%%q, %%z) : %s[%lld,%lld,%lld]\n  return %%r\n}\n",
+               n, a, b, c, n, a, c, b, n, a, c, b, n, a, c, b, n, a, c, b, n, a, c, b);
+      check_text(text, n);
+    }
+}
+
+/* Short rows are done several at a time, by columns. */
+Test(lower, short_rows_by_columns) {
+  static const int lengths[] = {3, 4, 10, 13, 16, 24, 35, 48, 65};
+  for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+    char text[500];
+    int c = lengths[i];
+    snprintf(text, sizeof text, "func @f(%%x: f32[300,%d]) -> f32[300,%d] {\n  %%y = softmax(%%x, axis=1) : f32[300,%d]\n  return %%y\n}\n", c, c, c);
+    ir_graph *g = ir_parse(text, strlen(text), "rows", NULL), *d = passed(g, "decompose", "rows");
+    char *plain = ir_print(d);
+    check_text(plain, "f32");
+    free(plain);
+    ir_graph_free(g), ir_graph_free(d);
+  }
 }
 
 Test(lower, costly_rows_are_kept) {
