@@ -39,6 +39,7 @@ typedef struct {
   int sum[MAX_AXES], n_sum;                                 /* outermost first */
   int64_t lanes, tile, n_rows_all, n_outer_all;
   bool pack, keep;                                          /* panels are copied to scratch; all of a group's, for all tasks of a call that share them */
+  bool ahead;                                               /* few rows: what stands in memory is asked for ahead of its use */
   bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
   bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
   bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */

@@ -160,7 +160,11 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
     s = lp_append(k, &body, LS_STORE);
     s->buffer = c->panel_buffer, s->index = panel_index(c, place, flat, lane), s->value = x;
     prefetch_ahead(c, &body, x, flat);
-  } else s->value = as_acc(c, c->pack ? lp_load(k, c->panel_buffer, panel_index(c, place, flat, lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at));
+  } else {
+    lp_ref x = c->pack ? lp_load(k, c->panel_buffer, panel_index(c, place, flat, lane), 0, 0) : con_operand(c, c->lx, c->vector_op, at);
+    s->value = as_acc(c, x);
+    if (c->ahead) prefetch_ahead(c, &body, x, flat);
+  }
   for (int64_t i = 0; i < rows; i++) {
     unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
     s = lp_append(k, &body, LS_SET);
@@ -195,10 +199,10 @@ static void tile_panels(contraction *c, lp_cursor *at_cursor, const tile_place *
   lp_cursor inside;
   int var = lp_var_add(k, "p", full);
   lp_for(k, at_cursor, var, 0, full, 0, &inside);
-  here.panel = lp_var(k, var), here.width = c->lanes;
+  here.panel = here.slot = lp_var(k, var), here.width = c->lanes;
   tile(c, &inside, &here, rows);
   if (!rest) return;
-  here.panel = lp_int(k, full), here.width = rest;
+  here.panel = here.slot = lp_int(k, full), here.width = rest;
   tile(c, at_cursor, &here, rows);
 }
 
@@ -307,11 +311,6 @@ static void group_panels(contraction *c, lp_cursor *at_cursor, tile_place place,
   int64_t extent = c->axes[c->vec].extent, full = extent / c->lanes, rest = extent % c->lanes;
   lp_cursor body = *at_cursor;
   place.slot = lp_int(k, 0);
-  if (c->inside) {
-    place.panel = lp_int(k, 0), place.width = c->lanes;
-    fn(c, at_cursor, place);
-    return;
-  }
   if (c->group > 1) {
     int var = lp_var_add(k, "p", c->group);
     lp_for(k, &body, var, 0, c->group, 0, &body);
@@ -391,7 +390,8 @@ static void block(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   tile_place all = place;
   all.packed = 0;
   if (c->copy) chunk_tiles(c, at_cursor, all, copy_tile);
-  group_panels(c, at_cursor, place, group, panel_tiles);
+  if (c->inside) chunk_tiles(c, at_cursor, all, tile_panels);
+  else group_panels(c, at_cursor, place, group, panel_tiles);
 }
 
 /* A costly epilogue: one loop over the chunk's rows of a panel. */

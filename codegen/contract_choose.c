@@ -37,20 +37,31 @@ static int64_t rows_that_fit(const cg_cpu *cpu, int64_t nv) {
   return rows < 1 ? 1 : rows > 14 ? 14 : rows;
 }
 
+/* What a tile of rows x nv vectors costs, in half cycles: its steps, and what surrounds them. A step takes two multiply-adds and two loads a cycle, or what
+ * 4 cycles of latency leave; a panel that is read again and outgrows its half of L1 comes from L2 at 16 bytes a cycle. */
+static int64_t tile_cost(const contraction *c, int64_t rows, int64_t nv, int64_t steps, bool again) {
+  int64_t work = rows * nv, loads = rows + nv, step = work < 8 ? 8 : work, bytes = nv * c->cpu->vector_bytes;
+  if (step < loads) step = loads;
+  if (again && steps * bytes > c->cpu->l1d / 2 && step < bytes / 8) step = bytes / 8;
+  return steps * step + 2 * work + 24;
+}
+
 static void choose_tile(contraction *c, int64_t machine_lanes) {
-  int64_t extent = c->axes[c->vec].extent, best = -1;
+  int64_t extent = c->axes[c->vec].extent, best = INT64_MAX, steps = 1;
+  for (int i = 0; i < c->n_sum; i++) steps *= c->axes[c->sum[i]].extent;
   for (int64_t nv = 1; nv <= 8; nv *= 2) {             /* powers of two: LLVM widens other vectors to the next one */
     int64_t rows = rows_that_fit(c->cpu, nv), lanes = nv * machine_lanes;
     if (nv > 1 && lanes / 2 >= extent) break;
     if (rows > c->n_rows_all) rows = c->n_rows_all;
-    int64_t tiles = (c->n_rows_all + rows - 1) / rows;
-    rows = (c->n_rows_all + tiles - 1) / tiles;                                       /* balanced */
-    int64_t panels = (extent + lanes - 1) / lanes;
-    int64_t used = 1000 * extent / (panels * lanes);                                  /* lanes that do work, of 1000 */
-    int64_t speed = rows * nv >= 8 ? 1000 : 125 * rows * nv;                          /* 8 chains hide the latency of a multiply-add */
-    int64_t loads = 1000 * 2 * rows * nv / (2 * rows * nv + (rows + nv) / 2);         /* fewer loads an fma */
-    int64_t score = used * speed / 1000 * loads / 1000;
-    if (score > best + best / 50) best = score, c->lanes = lanes, c->tile = rows;
+    int64_t tiles = (c->n_rows_all + rows - 1) / rows, rest = 1, cost = 0;
+    rows = (c->n_rows_all + tiles - 1) / tiles;                                       /* balanced: `low` tiles have a row less */
+    int64_t low = tiles * rows - c->n_rows_all;
+    while (rest * machine_lanes < extent % lanes) rest *= 2;
+    for (int less = 0; less < 2; less++) {
+      int64_t one = extent / lanes * tile_cost(c, rows - less, nv, steps, tiles > 1) + (extent % lanes ? tile_cost(c, rows - less, rest, steps, tiles > 1) : 0);
+      cost += (less ? low : tiles - low) * one;
+    }
+    if (best == INT64_MAX || cost < best - best / 50) best = cost, c->lanes = lanes, c->tile = rows;
   }
 }
 
@@ -126,19 +137,18 @@ bool con_choose(contraction *c) {
   c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
-  if (planned(c, "pack", 0, 1, !unit, 1, &given) && given) c->inside = false;
   if (planned(c, "blocks", 0, 1, 1, outermost < 1 ? 1 : outermost, &given) && given > 1) c->inside = false;
   if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
   /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
    * multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
-  c->pack = !unit || (!c->inside && rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
-  if (planned(c, "pack", 0, 1, !unit, !c->inside, &given)) c->pack = given;
+  c->pack = !unit || (rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
+  if (planned(c, "pack", 0, 1, !unit, 1, &given)) c->pack = given;
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
   if (most < 16) most = 16;
-  if (c->pack && outermost > most) c->n_blocks = (outermost + most - 1) / most;
+  if (c->pack && outermost > most && !c->inside) c->n_blocks = (outermost + most - 1) / most;
   if (planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
@@ -151,10 +161,11 @@ bool con_choose(contraction *c) {
   if (c->group < 1) c->group = 1;
   if (planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
-  c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
-  c->group = c->inside ? 1 : (panels + c->n_groups - 1) / c->n_groups;
-  c->n_groups = c->inside ? 1 : (panels + c->group - 1) / c->group;
-  c->keep = c->pack && c->group * sum_all * c->lanes * bytes <= 4 * c->cpu->l2;
+  if (c->inside) c->group = panels;
+  c->n_groups = (panels + c->group - 1) / c->group;
+  c->group = (panels + c->n_groups - 1) / c->n_groups;
+  c->n_groups = (panels + c->group - 1) / c->group;
+  c->keep = c->pack && (c->inside || c->group * sum_all * c->lanes * bytes <= 4 * c->cpu->l2);
   c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
   if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
   c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
@@ -177,11 +188,12 @@ bool con_choose(contraction *c) {
     /* Chunks of equally many rows, when there are about as many. */
     for (int64_t n = c->n_chunks, d = 0; d <= n / 3 && !c->chunk_rows; d++)
       for (int64_t m = n - d; m <= n + d && !c->chunk_rows; m += d ? 2 * d : 1)
-        if (c->n_rows_all % m == 0 && c->n_rows_all / m >= 3 * c->tile / 4) c->n_chunks = m, c->chunk_rows = c->n_rows_all / m;
+        if (c->n_rows_all % m == 0 && (m == 1 || c->n_rows_all / m >= 5 * c->tile)) c->n_chunks = m, c->chunk_rows = c->n_rows_all / m;
     c->chunk = c->chunk_rows ? (c->chunk_rows + c->tile - 1) / c->tile : (tiles + c->n_chunks - 1) / c->n_chunks;
     if (!c->chunk_rows) c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
     else c->tile = (c->chunk_rows + c->chunk - 1) / c->chunk;
   }
-  c->pack_first = c->keep && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
+  c->ahead = unit && !c->pack && !c->inside && rows <= 3 * c->tile && sum_all * v->extent * bytes > c->cpu->l2;
+  c->pack_first = c->keep && !c->inside && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
   return !c->lx->err->status;
 }

@@ -188,12 +188,13 @@ Test(contract, plan_entries) {
     {{"tile", {3, 16}, 2}}, {{"tile", {1, 8}, 2}, {"chunk", {5}, 1}}, {{"tile", {8, 4}, 2}, {"pack", {1}, 1}}, {{"pack", {0}, 1}}, {{"pack", {1}, 1}},
     {{"pack", {1}, 1}, {"blocks", {3}, 1}}, {{"blocks", {2}, 1}}, {{"blocks", {16}, 1}}, {{"chunk", {1}, 1}}, {{"chunk", {2}, 1}, {"pack", {1}, 1}, {"group", {2}, 1}},
     {{"pack", {1}, 1}, {"copy", {1}, 1}, {"blocks", {4}, 1}}, {{"pack", {1}, 1}, {"group", {1}, 1}, {"chunk", {2}, 1}}, {{"inside", {1}, 1}, {"pack", {0}, 1}},
+    {{"inside", {1}, 1}, {"pack", {1}, 1}, {"copy", {1}, 1}},
   };
   static const int64_t sizes[][4] = {{0, 40, 70, 33}, {0, 23, 40, 34}, {2, 7, 66, 20}};
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
     for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
       int ways = (int)(i + j) % 4;
-      bool ta = ways & 1, tb = ways >> 1 && strcmp(entries[i][0].name, "inside") && !(entries[i][0].value[0] == 0) ;
+      bool ta = ways & 1, tb = ways >> 1 && strcmp(entries[i][0].name, "inside") && entries[i][0].value[0];
       ir_ref a, b;
       uint32_t region;
       ir_graph *g = product(sizes[j][0], sizes[j][1], sizes[j][2], sizes[j][3], ta, tb, (int)(i + j) % 3, &a, &b, &region);
