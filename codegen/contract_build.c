@@ -132,6 +132,7 @@ static void prefetch_ahead(contraction *c, lp_cursor *at_cursor, lp_ref x, lp_re
   lp_kernel *k = c->lx->k;
   if (k->exprs[x].kind != LX_LOAD || k->exprs[flat].kind != LX_VAR) return;
   lp_stmt *s = lp_append(k, at_cursor, LS_PREFETCH);
+  s->op = 2;                           /* rows of a power of two fall into few sets of L1 */
   s->buffer = (int)k->exprs[x].imm, s->index = lp_subst(k, k->exprs[x].a[0], (int)k->exprs[flat].imm, lp_add(k, flat, lp_int(k, AHEAD)));
 }
 

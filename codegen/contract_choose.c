@@ -139,10 +139,10 @@ bool con_choose(contraction *c) {
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
   if (planned(c, "blocks", 0, 1, 1, outermost < 1 ? 1 : outermost, &given) && given > 1) c->inside = false;
   if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
-  /* Copying a panel costs two cycles a step, which some tens of rows pay back when the steps through the operand are long: they miss the TLB, and
-   * multiples of a power of two fall into the same sets of L1. */
+  /* Copying a panel costs two cycles a step, or two stores in the first tile, which some tens of rows, or the second tile, pay back when the steps through the
+   * operand are long: they miss the TLB, and multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
-  c->pack = !unit || (rows >= 32 && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
+  c->pack = !unit || ((rows >= 32 || (c->n_outer_all == 1 && !c->inside && rows > c->tile)) && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
   if (planned(c, "pack", 0, 1, !unit, 1, &given)) c->pack = given;
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */

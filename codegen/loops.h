@@ -53,7 +53,7 @@ typedef enum {
   LS_REDUCE,   /* local[index] = op(local[index], value); op: add mul max min and or; order of terms is free within the lanes of a vec loop */
   LS_STORE,    /* buffer[index] = value, if guard */
   LS_IF,       /* guard, body: scalar condition */
-  LS_PREFETCH, /* buffer[index], which may lie outside of it, will be read soon: the lines of the lanes go to L1 */
+  LS_PREFETCH, /* buffer[index], which may lie outside of it, will be read soon: the lines of the lanes go to L1, or (op 2) to L2 */
 } ls_kind;
 
 enum { LP_STREAM = 1, LP_CHECK = 2 };

@@ -175,7 +175,7 @@ static void print_list(printer *p, const lp_stmt *s) {
       else put(p, " %s= ", ir_ops[s->op].name);
       break;
     case LS_PREFETCH:
-      put(p, "prefetch b%d[", s->buffer);
+      put(p, "prefetch%s b%d[", s->op == 2 ? "2" : "", s->buffer);
       print_expr(p, s->index, 0, 0);
       put(p, "]");
       break;
