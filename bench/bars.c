@@ -99,9 +99,9 @@ static void judge_model(judged *j, int item, double times, double percent) {
 }
 
 static void judge_kernels(judged *j) {
-  bool chain = !strcmp(j->w.family->what, "kernels");
-  double each = 1e6 * j->ms / (chain ? (double)j->w.size[0] : 1), bar = !chain ? 3000 : bench_number(j->row, "threads") > 1 ? 350 : 50;
-  snprintf(j->v->figure, sizeof j->v->figure, chain ? "%.1f ns a kernel" : "%.0f ns", each);
+  bool chain = strcmp(j->w.family->what, "tiny") != 0;
+  double each = 1e6 * j->ms / (chain ? (double)j->w.size[0] : 1), bar = !chain ? 3000 : !strcmp(j->w.family->what, "barriers") ? 350 : 50;
+  snprintf(j->v->figure, sizeof j->v->figure, chain ? "%.1f ns each" : "%.0f ns", each);
   say(j, 6, each <= bar, "at most %.0f ns", bar);
 }
 
@@ -145,7 +145,7 @@ bench_verdict bench_judge(const json_t *run, const json_t *row) {
   const char *kind = j.w.family->kind, *family = j.w.family->what;
   if (!strcmp(what, "compile")) judge_compile(&j);
   else if (!strcmp(what, "memory")) judge_memory(&j);
-  else if (!strcmp(family, "kernels") || !strcmp(family, "tiny")) judge_kernels(&j);
+  else if (!strcmp(family, "kernels") || !strcmp(family, "barriers") || !strcmp(family, "tiny")) judge_kernels(&j);
   else if (!strncmp(family, "matmul", 6) || !strcmp(family, "bmm")) judge_product(&j);
   else if (!strncmp(family, "conv", 4)) judge_conv(&j);
   else if (j.w.family->transfers > 0) judge_row(&j);

@@ -31,6 +31,7 @@ const cli_option cli_bench_options[] = {
   {"json", "FILE", "figures as JSON too"},
   {"svg", "FILE", "and as a picture: shares of the bound with intervals, and the roofline"},
   {"compare", "OLD.json", "names what is slower than in an older run, with its interval; the exit status is 1 then"},
+  {"tuned", "FILE", "use these measured plans of tinytorch tune (default: none)"},
   CLI_CPU, CLI_SKIP,
   {"batch-size", "N", "jit-vs-interp, kernels: default: the model's"},
   CLI_DATA,

@@ -38,6 +38,7 @@ struct bench_family {
   void (*trace)(tt_trace *t, const bench_workload *w);      /* NULL: not in the language yet */
   const char *hyper;                     /* training: of SGD */
   const char *skip;                      /* passes left out */
+  int64_t grain;                         /* elements of a task; 0: as the cost model says */
 };
 extern const bench_family bench_families[];        /* ends with a NULL kind */
 extern const char *const bench_op_names[], *const bench_model_names[], *const bench_compile_names[], *const bench_memory_names[];   /* what is timed when none is named */
@@ -81,7 +82,7 @@ struct bench_side {
 void bench_side_close(bench_side *s);
 
 /* ours.c */
-typedef struct { const char *cpu, *skip; } bench_target;
+typedef struct { const char *cpu, *skip, *tuned; } bench_target;         /* tuned NULL: without measured plans */
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *o, tt_error *err);
 /* Bytes of inputs, outputs and parameters, each once; of all that the program needs; whether a kernel works by Winograd's algorithm. */
 typedef struct { double in, out, params, plan; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;

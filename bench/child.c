@@ -42,7 +42,7 @@ int bench_start(const cli_args *a) {
   reset_peak();
   bench_side s;
   double *ms = malloc((size_t)steps * sizeof *ms);
-  bool ok = ms && bench_ours(&s, &w, team, &(bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL)}, &err);
+  bool ok = ms && bench_ours(&s, &w, team, &(bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL)}, &err);
   if (ok && s.error[0]) ok = tt_fail(&err, TT_UNSUPPORTED, "error: %s: %s\n  at bench start\n  fix: use another workload", w.name, s.error) == TT_OK;
   double ready = bench_now();
   ok = ok && s.run(&s, 1, ms);
@@ -85,12 +85,9 @@ json_t *bench_child(const cli_args *a, const char *workload, int threads, int st
   ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
   snprintf(count, sizeof count, "%d", threads);
   snprintf(n_steps, sizeof n_steps, "%d", steps);
-  for (int i = 0; i < 2; i++) {
-    const char *option = i ? "skip" : "cpu";
-    if (!cli_has(a, option)) continue;
-    words[n++] = i ? "--skip" : "--cpu";
-    words[n++] = cli_get(a, option, "");
-  }
+  static const char *const passed_on[] = {"--cpu", "--skip", "--tuned"};
+  for (int i = 0; i < 3; i++)
+    if (cli_has(a, passed_on[i] + 2)) words[n++] = passed_on[i], words[n++] = cli_get(a, passed_on[i] + 2, "");
   if (length < 0 || pipe2(out, O_CLOEXEC) != 0) {
     tt_fail(err, TT_IO, "error: no process can be started\n  at bench, %s\n  fix: look at the limits of this system", workload);
     return NULL;

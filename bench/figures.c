@@ -89,7 +89,7 @@ int bench_names(const cli_args *a, const char *const *usual, bench_workload *w, 
 int bench_figures(const cli_args *a, bool models) {
   tt_error err = {0};
   int64_t threads;
-  session s = {.a = a, .target = {cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL)}, .peers = bench_peers_folder(a)};
+  session s = {.a = a, .target = {cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL)}, .peers = bench_peers_folder(a)};
   if (!cli_int(a, "threads", 1, 1, &threads) || !cli_double(a, "seconds", 0.5, &s.seconds)) return 2;
   s.threads = (int)threads;
   bench_workload w[BENCH_MOST_NAMES];

@@ -198,6 +198,13 @@ static void trace_kernels(tt_trace *t, const bench_workload *w) {
   tt_output(t, "y", x);
 }
 
+/* Two tasks each, and every reversal reads what the other thread wrote. */
+static void trace_barriers(tt_trace *t, const bench_workload *w) {
+  tt_val x = input(t, "x", TT_SHAPE(16)), a = input(t, "a", TT_SHAPE(16));
+  for (int64_t i = 0; i < w->size[0]; i++) x = tt_mul(tt_flip(x, TT_AXES(0)), a);
+  tt_output(t, "y", x);
+}
+
 static tt_val tiny(tt_val x, void *arg) {
   (void)arg;
   return tt_sequential(x, TT_LINEAR(16), TT_RELU, TT_LINEAR(4));
@@ -272,7 +279,8 @@ const bench_family bench_families[] = {
   {"op", "batchnorm_bwd", "N_C_H", NULL, 8, NULL, trace_batch_norm_bwd},
   {"op", "cross_entropy", "RxC", NULL, 2, NULL, trace_cross_entropy},
   {"op", "adamw", "N", NULL, 7, "torch jax", trace_adamw},
-  {"op", "kernels", "N", NULL, 0, NULL, trace_kernels, NULL, "fuse"},
+  {"op", "kernels", "N", NULL, 0, NULL, trace_kernels, NULL, "fuse", 0},
+  {"op", "barriers", "N", NULL, 0, NULL, trace_barriers, NULL, "fuse", 8},
   {NULL},
 };
 
@@ -289,7 +297,7 @@ const char *const bench_op_names[] = {
   "op.conv_dx.64_64_32_128_3_2", "op.conv_dw.64_64_32_128_3_2", "op.conv.64_128_32_128_3_1_128", "op.conv_dx.64_128_32_128_3_1_128", "op.conv_dw.64_128_32_128_3_1_128",
   "op.softmax.4096x1024", "op.layernorm.4096x1024", "op.gelu.4096x1024", "op.add.4096x1024", "op.transpose.4096x1024", "op.sum.4096x1024", "op.dropout.4096x1024",
   "op.residual.4096x1024", "op.cross_entropy.4096x1024", "op.batchnorm.64_64_32", "op.batchnorm_bwd.64_64_32", "op.softmax_bwd.4096x1024", "op.layernorm_bwd.4096x1024",
-  "op.gelu_bwd.4096x1024", "op.adamw.16777216", "op.softmax.64x1024", "op.layernorm.64x1024", "op.gelu.64x1024", "op.add.64x1024", "op.dropout.64x1024", "op.kernels.1000", NULL};
+  "op.gelu_bwd.4096x1024", "op.adamw.16777216", "op.softmax.64x1024", "op.layernorm.64x1024", "op.gelu.64x1024", "op.add.64x1024", "op.dropout.64x1024", "op.kernels.1000", "op.barriers.1000", NULL};
 
 /* -- Names ------------------------------------------------------------------------------------------------------------------------ */
 
