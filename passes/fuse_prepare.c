@@ -28,7 +28,7 @@ static bool is_epilogue(const ir_graph *g, ir_ref r, const uint32_t *uses) {
     ir_ref a = n->args[k];
     const ir_node *x = ir_at(g, a);
     if (uses[a] != 1 || count(g, a) != count(g, r)) continue;
-    if (x->op == IR_conv || x->op == IR_matmul) return true;
+    if (x->op == IR_conv || x->op == IR_winograd || x->op == IR_matmul) return true;
     if ((ir_ops[x->op].kind == IR_ELEMENTWISE || x->op == IR_reshape || x->op == IR_permute) && is_epilogue(g, a, uses)) return true;
   }
   return false;
@@ -58,7 +58,7 @@ static void find_pads(const ir_graph *g, const bool *live, const bool *kept, con
   ir_ref views[MAX_VIEWS];
   int n;
   for (ir_ref r = 1; r < g->n_nodes; r++)
-    for (int k = 0; live[r] && ir_at(g, r)->op == IR_conv && k < 2; k++) {
+    for (int k = 0; live[r] && (ir_at(g, r)->op == IR_conv || ir_at(g, r)->op == IR_winograd) && k < 2; k++) {
       ir_ref base = form_view_base(g, ir_at(g, r)->args[k]), y = ir_at(g, base)->op == IR_pad ? padded_value(g, base, kept, uses, views, &n) : 0;
       if (y && !pad_of[y]) pad_of[y] = base;
     }
