@@ -303,7 +303,8 @@ bool cg_program_step(cg_program *c, const cg_step *s) {
   }
   rt_arg *args = c->args + c->n_args - s->n_args;
   for (ir_ref r = begin; r < end; r++) {                             /* what the kernel keeps to itself has no slot */
-    if (!c->live[r] || !is_computed(g, r) || !c->slot_of[r]) continue;
+    tt_shape shape = ir_shape(g, r);
+    if (!c->live[r] || !is_computed(g, r) || !c->slot_of[r] || tt_shape_count(&shape) == 0) continue;
     bool found = false;
     for (uint32_t i = 0; i < s->n_args; i++)
       if (args[i].slot == c->slot_of[r] - 1) args[i].written = found = true;

@@ -212,8 +212,8 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
     cost += c;
     random |= r->op == IR_random;
   }
-  int64_t work = 1;
-  for (int64_t i = 2; i <= 8; i++)
+  int64_t work = 4;
+  for (int64_t i = 1; i <= 8; i++)
     if (by_size[i] > by_size[work]) work = i;
   int64_t kind = f.kind;
   ir_kernel_plan(out, region, "kind", &kind, 1);
@@ -222,7 +222,7 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
   ir_kernel_plan(out, region, "space", values, (uint32_t)f.space.rank);
   for (int i = 0; i < f.n_reduce; i++) values[i] = f.reduce[i];
   ir_kernel_plan(out, region, "reduce", values, (uint32_t)f.n_reduce);
-  int64_t lanes = random ? RANDOM_LANES : vector / work * (cost > 40 ? 1 : cost > 12 ? 2 : 4);
+  int64_t lanes = random ? RANDOM_LANES : vector / work * (cost > 40 ? 1 : cost > 12 ? 2 : cost <= 3 && f.n_reduce > 0 ? 8 : 4);
   int64_t grain = (int64_t)(131072 / (4 + cost));
   if (grain < 1024) grain = 1024;
   ir_kernel_plan(out, region, "lanes", &lanes, 1);
