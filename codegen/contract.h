@@ -43,7 +43,8 @@ typedef struct {
   bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
   bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
   bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */
-  int64_t block, n_blocks;                                  /* cuts of sum[0]; the last block may be shorter */
+  int cut;                                                  /* the first summed axes, counted as one, are cut into blocks */
+  int64_t block, n_blocks;                                  /* the last block may be shorter */
   int64_t chunk, n_chunks;                                  /* of outer when n_outer_all > 1, else of row tiles */
   int64_t chunk_rows;                                       /* of row tiles: all chunks have so many rows, in balanced tiles; 0: the last one has fewer */
   int64_t group, n_groups;                                  /* panels of a task */

@@ -43,13 +43,14 @@ static int64_t stage_rows(const contraction *c) { return c->n_outer_all > 1 ? c-
 
 /* Loops over the summed axes, the outermost within the block, merged where both operands allow it. at gets their values; *flat counts steps
  * within the block. */
+enum { SHORT = 8 };
 static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref *flat) {
   lp_kernel *k = c->lx->k;
   *flat = lp_int(k, 0);
   for (int i = 0; i < c->n_sum;) {
     int j = i + 1;
     int64_t extent = c->axes[c->sum[i]].extent;
-    if (i == 0 && c->n_blocks > 1) extent = place->block_size;
+    if (i == 0 && c->n_blocks > 1) extent = place->block_size, j = c->cut;
     else
       for (; j < c->n_sum; j++) {
         const axis *p = &c->axes[c->sum[j - 1]], *q = &c->axes[c->sum[j]];
@@ -60,7 +61,7 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place
       }
     int var = lp_var_add(k, "k", extent);
     lp_cursor inside;
-    lp_for(k, &at_cursor, var, 0, extent, 0, &inside);
+    lp_for(k, &at_cursor, var, 0, extent, 0, &inside)->unroll = i > 0 && j == c->n_sum && extent <= SHORT;      /* its end would be mispredicted each time */
     at_cursor = inside;
     lp_ref value = lp_var(k, var);
     *flat = lp_add(k, lp_mul(k, *flat, extent), value);
@@ -74,7 +75,7 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place
 /* Element numbers in scratch. flat: steps of the sum within the block; row: of the chunk. */
 static lp_ref panel_index(contraction *c, const tile_place *place, lp_ref flat, lp_ref lane) {
   lp_kernel *k = c->lx->k;
-  int64_t inner = sum_extent(c, 1), steps = c->keep ? sum_extent(c, 0) : c->block * inner;
+  int64_t inner = sum_extent(c, c->cut), steps = c->keep ? sum_extent(c, 0) : c->block * inner;
   if (c->keep) flat = lp_add(k, flat, lp_mul(k, place->block_from, inner));
   return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, place->slot, steps), flat), c->lanes), lane);
 }
@@ -458,7 +459,7 @@ void con_count_tasks(contraction *c) {
 
 void con_register_tiles(contraction *c) {
   lp_kernel *k = c->lx->k;
-  int64_t outermost = c->n_sum ? c->axes[c->sum[0]].extent : 1, inner = sum_extent(c, 1);
+  int64_t inner = sum_extent(c, c->cut), outermost = inner ? sum_extent(c, 0) / inner : 0;
   const ir_node *row = ir_at(c->g, c->row);
   if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, row->args[c->vector_op])->dtype, c->group * (c->keep ? outermost : c->block) * inner * c->lanes, true, true);
   if (c->copy) c->rows_buffer = lp_buffer_add(k, "rows", ir_at(c->g, row->args[c->scalar_op])->dtype, stage_rows(c) * (c->block + ROW_PAD), true, true);

@@ -84,6 +84,18 @@ static bool planned(contraction *c, const char *name, uint32_t i, uint32_t n, in
   return *value = values[i], true;
 }
 
+/* Elements of the scalar operand that lie between two steps of the sum and are rows: channels of an image whose pixels are summed. */
+static int64_t rows_between(const contraction *c) {
+  int64_t n = 1;
+  for (int i = 0; i < c->n_axes; i++) {
+    const axis *x = &c->axes[i];
+    bool closer = !x->summed && con_depends(x, c->scalar_op);
+    for (int j = 0; closer && j < c->n_sum; j++) closer = c->axes[c->sum[j]].extent == 1 || con_magnitude(x, c->scalar_op) < con_magnitude(&c->axes[c->sum[j]], c->scalar_op);
+    if (closer) n *= x->extent;
+  }
+  return n;
+}
+
 bool con_choose(contraction *c) {
   int64_t machine_lanes = c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
   if (machine_lanes < 2) machine_lanes = 2;
@@ -117,7 +129,7 @@ bool con_choose(contraction *c) {
   c->n_outer = first;
   for (int i = 0; i < c->n_outer; i++) c->n_outer_all *= c->axes[c->outer[i]].extent;
   int64_t given, outermost = c->n_sum ? c->axes[c->sum[0]].extent : 1;
-  c->block = outermost, c->n_blocks = c->group = c->n_groups = 1;
+  c->cut = 1, c->block = outermost, c->n_blocks = c->group = c->n_groups = 1;
   if (c->vec < 0) {
     c->lanes = 4 * machine_lanes, c->tile = 1, c->chunk = c->n_chunks = 1;
     return !c->lx->err->status;
@@ -137,7 +149,7 @@ bool con_choose(contraction *c) {
   c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
-  if (planned(c, "blocks", 0, 1, 1, outermost < 1 ? 1 : outermost, &given) && given > 1) c->inside = false;
+  if (planned(c, "blocks", 0, 1, 1, sum_all < 1 ? 1 : sum_all, &given) && given > 1) c->inside = false;
   if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
   /* Copying a panel costs two cycles a step, or two stores in the first tile, which some tens of rows, or the second tile, pay back when the steps through the
    * operand are long: they miss the TLB, and multiples of a power of two fall into the same sets of L1. */
@@ -148,6 +160,19 @@ bool con_choose(contraction *c) {
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
   if (most < 16) most = 16;
+  /* A weight's gradient reads as many elements of its other operand, `between` in a step, of which a tile wants a few of each line: L2 would not keep
+   * up. So a block is some lines of pixels, and what all tiles read of both operands stays in L1. */
+  int64_t between = rows_between(c);
+  if (c->pack && between > 1 && c->n_sum > 1 && !c->inside) {
+    enum { STEPS = 64 };                                 /* of a tile, which pay for adding to its partial sums */
+    c->cut = c->n_sum > 2 ? c->n_sum - 1 : 1;
+    inner = 1;
+    for (int i = c->cut; i < c->n_sum; i++) inner *= c->axes[c->sum[i]].extent;
+    outermost = inner ? sum_all / inner : 0;
+    most = c->cpu->l1d * 5 / 8 / (inner * (c->lanes + between) * bytes);
+    if (most * inner < STEPS) most = (STEPS + inner - 1) / inner;
+    c->block = outermost;
+  }
   if (c->pack && outermost > most && !c->inside) c->n_blocks = (outermost + most - 1) / most;
   if (planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
