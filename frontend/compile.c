@@ -62,11 +62,8 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
   if (!pass_options_of(o, interp, true, &p, err)) return err->status;
-  if (p.tunings && !p.tunings->mine && o->warn) {
-    char text[4300];
-    snprintf(text, sizeof text, "the file of tuned plans has none of this CPU, %s: the cost model's are used\n  at %.4000s\n  fix: run tinytorch tune on this CPU, or leave the file out", p.tunings->cpu, o->tuned);
-    o->warn(o->user, text);
-  }
+  char note[4300];
+  if (o->warn && tuned_note(p.tunings, o->tuned, note, sizeof note)) o->warn(o->user, note);
   tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
   cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .kernel = o->kernel, .warn = o->warn, .user = o->user, .stop = o->stop};
   if (status == TT_OK) {

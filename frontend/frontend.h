@@ -59,6 +59,7 @@ tt_val trace_text(tt_call *c, const char *text, const char *const *names, const 
  * tuned_for: NULL in *tunings when there are no plans; the default file may be missing, and its plans of other CPUs are passed over. */
 const char *tuned_default(char *path, size_t size);                       /* NULL: there is no home */
 tt_status tuned_read(pass_tunings *ts, const char *path, bool may_lack, tt_error *err);
+bool tuned_note(const pass_tunings *ts, const char *path, char *text, size_t size);      /* the warning when a file has no plans of this CPU; false: it has */
 tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings, tt_error *err);
 /* compile.c: the graph behind all passes, for a CPU that need not be this one. err is not NULL. */
 tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err);

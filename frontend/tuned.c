@@ -22,6 +22,12 @@ tt_status tuned_read(pass_tunings *ts, const char *path, bool may_lack, tt_error
   return status;
 }
 
+bool tuned_note(const pass_tunings *ts, const char *path, char *text, size_t size) {
+  if (!ts || ts->mine) return false;
+  snprintf(text, size, "the file of tuned plans has none of this CPU, %s: the cost model's are used\n  at %.4000s\n  fix: run tinytorch tune on this CPU, or leave the file out", ts->cpu, path);
+  return true;
+}
+
 tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings, tt_error *err) {
   char own[4096], text[64];
   const char *path = named ? named : tuned_default(own, sizeof own);

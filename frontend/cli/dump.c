@@ -69,6 +69,8 @@ int cli_dump(const cli_args *a) {
       else if (text) cli_write(output, text, &err);
       else if (!err.status) tt_fail(&err, TT_NO_MEMORY, "error: no memory for the text\n  at stage %s\n  fix: free memory, or take a smaller batch", stage);
     }
+    char note[4300];
+    if (tuned_note(o.tunings, cli_get(a, "tuned", ""), note, sizeof note)) fprintf(stderr, "warning: %s\n", note);
     pass_tunings_free(o.tunings);
   }
   if (m) cli_warnings(m);

@@ -6,6 +6,7 @@
  * the default within the rounding of another order of additions, and it wins against the best so far, taking turns. The
  * winner is measured against the default once more, and is kept when it is faster by 3% and in 4 of 5 turns. */
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -26,6 +27,9 @@ const cli_option cli_tune_options[] = {
   {"out", "FILE", "where plans are kept, beside those that are there (default: the file that every compilation reads)"},
   {NULL, NULL, NULL},
 };
+
+static volatile int interrupted;
+static void on_interrupt(int signal_number) { interrupted = 1; }
 
 enum { TURNS = 9, LAST_TURNS = 25, MOST_VALUES = 24 };
 #define LEAST_GAIN 1.03
@@ -203,7 +207,7 @@ static void try_entry(tuner *u, const char *name, uint32_t n_values, int64_t kin
   int64_t values[MOST_VALUES][2] = {{0}};
   int n = values_of(u, name, kind, values), won;
   pass_tuning from = u->plan;
-  for (int i = 0; i < n && from.n < PASS_ENTRIES && now() < u->until && !u->err->status; i++) {
+  for (int i = 0; i < n && from.n < PASS_ENTRIES && now() < u->until && !interrupted && !u->err->status; i++) {
     pass_tuning with = from;
     with.entries[with.n++] = (pass_entry){name, n_values, {values[i][0], values[i][1]}};
     built b;
@@ -258,7 +262,14 @@ static void about_text(const tuner *u, char *text, size_t size) {
   snprintf(text, size, "%s: %s", u->alone->kernels[1].name, tt_type_text((tt_dtype)ir_at(u->alone, u->alone->outputs[0].value)->dtype, &s, type, sizeof type));
 }
 
-static void tune_kernel(tuner *u, const costly *c, double all, pass_tunings *keep) {
+static tt_status save(const pass_tunings *keep, const char *path, tt_error *err) {
+  char *text = pass_tunings_text(keep);
+  tt_status status = !text ? tt_fail(err, TT_NO_MEMORY, "error: no memory for the plans\n  at %s\n  fix: free memory", path) : rt_write_file(path, text, strlen(text), err);
+  free(text);
+  return status;
+}
+
+static void tune_kernel(tuner *u, const costly *c, double all, pass_tunings *keep, const char *path) {
   static const struct { const char *name; uint32_t n; int64_t kind; } entries[] = {{"winograd", 1, 1}, {"tile", 2, 1}, {"pack", 1, 1}, {"inside", 1, 1}, {"blocks", 1, 1}, {"chunk", 1, 1}, {"lanes", 1, 0}, {"grain", 1, 0}};
   if (!begin(u, c->k.region)) return;
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
@@ -271,7 +282,7 @@ static void tune_kernel(tuner *u, const costly *c, double all, pass_tunings *kee
   if (keeps) {
     u->plan.key = c->k.key, u->plan.ratio = ratio;
     snprintf(u->plan.about, sizeof u->plan.about, "%s", about);
-    pass_tunings_set(keep, &u->plan, u->err);
+    if (pass_tunings_set(keep, &u->plan, u->err) == TT_OK) save(keep, path, u->err);          /* what is known is not lost when this is stopped */
     pass_entries_text(u->plan.entries, u->plan.n, plan, sizeof plan);
   }
   printf("%5.1f%% %9.4f ms x%-3d %-44s %3d tried  %s", 100 * c->seconds * c->count / all, c->seconds * 1e3, c->count, about, u->n_tried - 1, plan);
@@ -279,12 +290,12 @@ static void tune_kernel(tuner *u, const costly *c, double all, pass_tunings *kee
   fflush(stdout);
 }
 
-static tt_status tune(tuner *u, double seconds, pass_tunings *keep) {
+static tt_status tune(tuner *u, double seconds, pass_tunings *keep, const char *path) {
   pass_kernels *ks = pass_kernels_of(u->g, u->err);
   costly *list = ks ? calloc((size_t)ks->n + 1, sizeof *list) : NULL;
   int n = 0;
   double all = 0, start = now(), left = 0;
-  for (int i = 0; list && i < ks->n && !u->err->status; i++) {
+  for (int i = 0; list && i < ks->n && !u->err->status && !interrupted; i++) {
     int at = 0;
     while (at < n && list[at].k.key != ks->at[i].key) at++;
     list[at].count++;
@@ -299,27 +310,20 @@ static tt_status tune(tuner *u, double seconds, pass_tunings *keep) {
   if (list) qsort(list, (size_t)n, sizeof *list, costliest);
   for (int i = 0; i < n; i++) left += list[i].seconds * list[i].count;
   if (!u->err->status) printf("%d kernels, %d of them different, %.3f ms in all\n", ks ? ks->n : 0, n, all * 1e3);
-  for (int i = 0; i < n && !u->err->status && now() < start + seconds; i++) {
+  for (int i = 0; i < n && !u->err->status && !interrupted && now() < start + seconds; i++) {
     double share = list[i].seconds * list[i].count;
     if (share < 0.003 * all || list[i].k.kind > 1) continue;
     double slice = (start + seconds - now()) * share / left;
     u->until = now() + (slice > 1 ? slice : 1);
     if (u->until > start + seconds) u->until = start + seconds;
     left -= share;
-    tune_kernel(u, &list[i], all, keep);
+    tune_kernel(u, &list[i], all, keep, path);
     release(u);
   }
   if (!list && !u->err->status) tt_fail(u->err, TT_NO_MEMORY, "error: no memory to tune\n  at @%s\n  fix: free memory", u->g->name);
   free(list);
   pass_kernels_free(ks);
   return u->err->status;
-}
-
-static tt_status save(const pass_tunings *keep, const char *path, tt_error *err) {
-  char *text = pass_tunings_text(keep);
-  tt_status status = !text ? tt_fail(err, TT_NO_MEMORY, "error: no memory for the plans\n  at %s\n  fix: free memory", path) : rt_write_file(path, text, strlen(text), err);
-  free(text);
-  return status;
 }
 
 int cli_tune(const cli_args *a) {
@@ -352,11 +356,13 @@ int cli_tune(const cli_args *a) {
   tt_model *m = keep ? cli_model_new(a, info, &arg, &err) : NULL;
   if (keep && !m && !err.status) return pass_tunings_free(keep), 2;
   ir_graph *g = NULL, *scheduled = NULL;
+  setenv("TT_CACHE", "0", 1);                            /* hundreds of kernels that nobody will want again */
+  signal(SIGINT, on_interrupt);
   bool ok = m && tuned_read(keep, out, true, &err) == TT_OK && tt_model_trace(m, TT_F32, &shape, train, train, &g, &err) == TT_OK &&
             pass_run(g, &scheduled, NULL, "schedule", &u.passes, NULL, NULL, &err) == TT_OK && (u.team = tt_model_team(m, &err));
   u.g = scheduled;
   if (ok && cli_has(a, "keys")) list_keys(&u);
-  else if (ok && tune(&u, minutes * 60, keep) == TT_OK && save(keep, out, &err) == TT_OK) printf("%d plans for this CPU are in %s\n", keep->mine, out);
+  else if (ok && tune(&u, minutes * 60, keep, out) == TT_OK && save(keep, out, &err) == TT_OK) printf("%d plans for this CPU are in %s\n", keep->mine, out);
   release(&u);
   ir_graph_free(g);
   ir_graph_free(scheduled);
