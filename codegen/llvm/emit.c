@@ -57,6 +57,13 @@ static void touch(em *e, const em_changes *c) {
 }
 
 /* var from begin while < end, at least once. */
+/* A loop that runs more than once, or code that is one. */
+static bool has_loop(const lp_stmt *s) {
+  for (; s; s = s->next)
+    if ((s->kind == LS_FOR && s->end - s->begin > s->step * (s->lanes > 1 ? s->lanes : 1)) || ((s->kind == LS_FOR || s->kind == LS_IF) && has_loop(s->body))) return true;
+  return false;
+}
+
 static void loop(em *e, int var, em_val begin, em_val end, int64_t step, const lp_stmt *body, const em_changes *c) {
   em_kernel *s = e->kernel;
   LLVMBasicBlockRef inside = em_block(e), after = em_block(e);
@@ -76,12 +83,17 @@ static void loop(em *e, int var, em_val begin, em_val end, int64_t step, const l
     }
   }
   s->vars[var] = counter;
+  em_loop own = {.var = var, .counter = counter, .begin = begin, .pre = pre, .step = step}, *outer = s->loop;
+  s->loop = has_loop(body) ? NULL : &own;
   touch(e, c);
   em_push(e, (em_scope){.vars = em_bit(var), .locals = c->locals, .stored = c->stored, .pre = pre});
+  own.depth = s->depth;
   statements(e, body);
   em_pop(e);
   em_val next = LLVMBuildAdd(e->b, counter, em_int(e->i64, (uint64_t)step), "");
   LLVMBasicBlockRef from[2] = {LLVMGetInstructionParent(pre), LLVMGetInsertBlock(e->b)};
+  em_close_loop(e, &own, from);
+  s->loop = outer;
   LLVMBuildCondBr(e->b, LLVMBuildICmp(e->b, LLVMIntSLT, next, end, ""), inside, after);
   LLVMAddIncoming(counter, (em_val[]){begin, next}, from, 2);
   at_phi = 0;
@@ -213,13 +225,13 @@ static void store_value(em *e, const lp_stmt *x) {
   bool vector = s->width && (em_is_vector(e, x->index) || em_is_vector(e, x->value) || s->mask);
   if (f->count == 0) return;
   if (!vector) {
-    store_at(e, t, em_to_memory(e, t, em_value(e, x->value)), em_address(e, x->buffer, em_lane0(e, x->index)));
+    store_at(e, t, em_to_memory(e, t, em_value(e, x->value)), em_place(e, x->buffer, x->index));
     return;
   }
   em_val v = em_to_memory(e, t, em_wide(e, x->value));
   em_val mask = em_both(e, s->mask, partial ? em_mask(e, s->width, s->active) : NULL);
   if (is_affine && stride == 1) {
-    em_val p = em_address(e, x->buffer, em_lane0(e, x->index));
+    em_val p = em_place(e, x->buffer, x->index);
     if (mask) masked_store(e, t, v, p, mask, false);
     else if (!store_streamed(e, x, v, p)) store_at(e, t, v, p);
     return;
@@ -229,7 +241,7 @@ static void store_value(em *e, const lp_stmt *x) {
     masked_store(e, t, v, LLVMBuildGEP2(e->b, em_memory_type(e, t, 0), s->pointers[x->buffer], &index, 1, ""), mask, true);
     return;
   }
-  em_val index = is_affine ? NULL : em_value(e, x->index), base = is_affine ? em_address(e, x->buffer, em_lane0(e, x->index)) : NULL;
+  em_val index = is_affine ? NULL : em_value(e, x->index), base = is_affine ? em_place(e, x->buffer, x->index) : NULL;
   for (int i = is_affine && stride == 0 ? s->active - 1 : 0; i < s->active; i++) {
     em_val k = em_int(e->i64, (uint64_t)(i * stride));
     em_val p = index ? em_address(e, x->buffer, em_lane(e, index, i)) : LLVMBuildGEP2(e->b, em_memory_type(e, t, 0), base, &k, 1, "");
@@ -294,7 +306,7 @@ static void prefetch(em *e, const lp_stmt *x) {
   em_kernel *s = e->kernel;
   int64_t stride = 0, bytes = (s->width ? s->width : 1) * (int64_t)tt_dtype_size(s->k->buffers[x->buffer].dtype);
   if (!em_affine(e, x->index, &stride) || stride > 1) return;
-  em_val first = em_address(e, x->buffer, em_lane0(e, x->index));
+  em_val first = em_place(e, x->buffer, x->index);
   unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", 13);
   for (int64_t at = 0; at < bytes; at += 64) {
     em_val offset = em_int(e->i64, (uint64_t)at), p = LLVMBuildGEP2(e->b, e->i8, first, &offset, 1, "");

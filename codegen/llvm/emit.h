@@ -17,6 +17,16 @@ typedef struct { em_val *values; int width; bool live; } em_local;
 enum { EM_NATURAL, EM_LANE0, EM_SPLAT, EM_NARROW, EM_N_CACHES };
 enum { EM_MAX_DEPTH = 128 };
 
+/* The innermost open loop: multiples of its variable that addresses want are carried by it and added to, not multiplied each time. */
+typedef struct {
+  int var;
+  em_val counter, begin, pre;        /* pre: the branch into the loop */
+  int64_t step;
+  int depth;                         /* of its scope */
+  struct { int64_t factor; em_val phi; } carried[8]; int n;
+  struct { int64_t buffer; lp_ref terms[8]; int n_terms; em_val pointer; } bases[24]; int n_bases;      /* addresses that stay the same in it */
+} em_loop;
+
 struct em_kernel {
   const lp_kernel *k;
   em_val *pointers;
@@ -32,6 +42,7 @@ struct em_kernel {
   uint32_t local_clock[64], buffer_clock[64];       /* when one of these last changed */
   int width, active, vector_var;
   int64_t vector_step;
+  em_loop *loop;                     /* NULL: the present statements stand in no loop without loops inside */
   em_val guard, mask;                /* conditions around the present expression: i1, and one a lane; NULL: none */
   em_val at;                         /* building before this branch; NULL: at the end of the code */
   bool checked, streamed;            /* buffers of LP_CHECK are aligned here; some store went past the caches */
@@ -63,6 +74,8 @@ void em_statement(em *e, const lp_stmt *x);                      /* emit.c */
 /* transpose.c: a load whose lanes are `stride` apart, from `first` on, together with its neighbours, which are kept; NULL: it has too few. */
 em_val em_load_column(em *e, lp_ref r, em_val first, int64_t stride, int level);
 const lp_stmt *em_store_columns(em *e, const lp_stmt *x);        /* x and more such stores behind it, if it has; gives the last of them, or NULL */
+em_val em_place(em *e, int64_t buffer, lp_ref index);               /* the address of an affine index in lane 0 */
+void em_close_loop(em *e, em_loop *l, const LLVMBasicBlockRef from[2]);      /* carried multiples get their next values; at the end of the loop's body */
 em_val em_both(em *e, em_val a, em_val b);                       /* and; NULL is true */
 em_val em_lane(em *e, em_val v, int i);
 

@@ -229,6 +229,35 @@ static em_val constant(em *e, const lp_expr *x) {
   }
 }
 
+/* Variable * constant in the innermost loop, or NULL where that is no use: small powers of two are part of an address. */
+static em_val carried(em *e, const lp_expr *x) {
+  em_loop *l = e->kernel->loop;
+  if (!l || x->kind != LX_OP || x->op != IR_mul || x->dtype != TT_I64) return NULL;
+  const lp_expr *v = em_expr(e, x->a[0]), *c = em_expr(e, x->a[1]);
+  if (v->kind != LX_VAR || v->imm != l->var || c->kind != LX_CONST || c->imm == 1 || c->imm == 2) return NULL;
+  for (int i = 0; i < l->n; i++)
+    if (l->carried[i].factor == c->imm) return l->carried[i].phi;
+  if (l->n == (int)(sizeof l->carried / sizeof *l->carried)) return NULL;
+  LLVMBuilderRef b = LLVMCreateBuilderInContext(e->context);
+  LLVMPositionBuilderBefore(b, l->counter);
+  em_val phi = LLVMBuildPhi(b, e->i64, "");
+  LLVMDisposeBuilder(b);
+  l->carried[l->n].factor = c->imm;
+  return l->carried[l->n++].phi = phi;
+}
+
+void em_close_loop(em *e, em_loop *l, const LLVMBasicBlockRef from[2]) {
+  for (int i = 0; i < l->n; i++) {
+    em_val phi = l->carried[i].phi, factor = em_int(e->i64, (uint64_t)l->carried[i].factor), next;
+    LLVMBuilderRef b = LLVMCreateBuilderInContext(e->context);
+    LLVMPositionBuilderBefore(b, l->pre);
+    em_val start = LLVMBuildMul(b, l->begin, factor, "");
+    LLVMDisposeBuilder(b);
+    next = LLVMBuildAdd(e->b, phi, em_int(e->i64, (uint64_t)(l->step * l->carried[i].factor)), "");
+    LLVMAddIncoming(phi, (em_val[]){start, next}, (LLVMBasicBlockRef *)from, 2);
+  }
+}
+
 em_val em_lane0(em *e, lp_ref r) {
   if (!em_is_vector(e, r)) return em_value(e, r);
   const lp_expr *x = em_expr(e, r);
@@ -237,8 +266,10 @@ em_val em_lane0(em *e, lp_ref r) {
   if (v) return v;
   int level = level_of(e, r);
   em_point p = go_to(e, level);
-  em_val a = em_lane0(e, x->a[0]), b = em_lane0(e, x->a[1]);
-  v = em_op(e, (ir_op)x->op, TT_I64, TT_I64, a, b, NULL);
+  if (!(v = carried(e, x))) {
+    em_val a = em_lane0(e, x->a[0]), b = em_lane0(e, x->a[1]);
+    v = em_op(e, (ir_op)x->op, TT_I64, TT_I64, a, b, NULL);
+  }
   go_back(e, p);
   return keep(e, EM_LANE0, r, level, v);
 }
@@ -278,6 +309,48 @@ static em_val narrow(em *e, lp_ref r) {
 em_val em_address(em *e, int64_t buffer, em_val index) {
   LLVMTypeRef t = em_memory_type(e, e->kernel->k->buffers[buffer].dtype, 0);
   return LLVMBuildGEP2(e->b, t, e->kernel->pointers[buffer], &index, 1, "");
+}
+
+/* The terms of a sum: those that stay the same in the innermost loop, the others, and the constant. false: too many. */
+typedef struct { lp_ref same[8], other[8]; int n_same, n_other; int64_t constant; } terms;
+static bool split_terms(em *e, lp_ref r, const em_loop *l, terms *t) {
+  const lp_expr *x = em_expr(e, r);
+  if (x->kind == LX_OP && x->op == IR_add) return split_terms(e, x->a[0], l, t) && split_terms(e, x->a[1], l, t);
+  if (x->kind == LX_CONST) return t->constant += x->imm, true;
+  bool same = level_of(e, r) < l->depth;
+  if ((same ? t->n_same : t->n_other) == 8) return false;
+  if (same) t->same[t->n_same++] = r;
+  else t->other[t->n_other++] = r;
+  return true;
+}
+
+static em_val sum_of(em *e, const lp_ref *r, int n) {
+  em_val v = em_lane0(e, r[0]);
+  for (int i = 1; i < n; i++) v = LLVMBuildAdd(e->b, v, em_lane0(e, r[i]), "");
+  return v;
+}
+
+/* In an innermost loop: what stays the same is added to the buffer before it, so that a load's own address is base + index + constant. */
+em_val em_place(em *e, int64_t buffer, lp_ref index) {
+  em_kernel *s = e->kernel;
+  em_loop *l = s->loop;
+  terms t = {.n_same = 0};
+  if (!l || !split_terms(e, index, l, &t) || !t.n_other) return em_address(e, buffer, em_lane0(e, index));
+  LLVMTypeRef type = em_memory_type(e, s->k->buffers[buffer].dtype, 0);
+  em_val p = t.n_same ? NULL : s->pointers[buffer];
+  for (int i = 0; i < l->n_bases && !p; i++)
+    if (l->bases[i].buffer == buffer && l->bases[i].n_terms == t.n_same && !memcmp(l->bases[i].terms, t.same, (size_t)t.n_same * sizeof *t.same)) p = l->bases[i].pointer;
+  if (!p && l->n_bases == (int)(sizeof l->bases / sizeof *l->bases)) return em_address(e, buffer, em_lane0(e, index));
+  if (!p) {
+    em_point here = go_to(e, l->depth - 1);
+    p = em_address(e, buffer, sum_of(e, t.same, t.n_same));
+    go_back(e, here);
+    l->bases[l->n_bases].buffer = buffer, l->bases[l->n_bases].n_terms = t.n_same, l->bases[l->n_bases].pointer = p;
+    memcpy(l->bases[l->n_bases++].terms, t.same, sizeof t.same);
+  }
+  em_val offset = sum_of(e, t.other, t.n_other), constant = em_int(e->i64, (uint64_t)t.constant);
+  p = LLVMBuildGEP2(e->b, type, p, &offset, 1, "");
+  return t.constant ? LLVMBuildGEP2(e->b, type, p, &constant, 1, "") : p;
 }
 
 /* Not "invariant", though the kernel writes no such buffer: a result may lie over an argument (memory.c), and then the order of loads and
@@ -333,6 +406,12 @@ static em_val load(em *e, lp_ref r, int level) {
   int width = vector ? s->width : 0;
   em_val otherwise = !own ? NULL : x->a[2] ? (vector ? em_wide(e, x->a[2]) : em_value(e, x->a[2])) : LLVMConstNull(em_type(e, t, width));
   if (f->count == 0) return own ? otherwise : LLVMConstNull(em_type(e, t, width));
+  int64_t apart = 0;
+  if (!own && !s->guard && !s->mask && em_affine(e, x->a[0], &apart) && (!width || apart == 0 || (apart == 1 && s->active == s->width))) {
+    bool one = !width || apart == 0;
+    em_val plain = em_from_memory(e, t, load_at(e, x->imm, em_place(e, x->imm, x->a[0]), one ? 0 : width));
+    return one ? em_splat(e, plain, width) : plain;
+  }
   em_val guard = s->guard, mask = s->mask, outer_guard = s->guard, outer_mask = s->mask;
   if (own) {
     em_val g = em_value(e, x->a[1]);
@@ -391,6 +470,8 @@ static em_val operation(em *e, lp_ref r) {
   tt_dtype in = (tt_dtype)em_expr(e, x->a[0])->dtype, out = (tt_dtype)x->dtype;
   bool vector = em_is_vector(e, r), is_division = x->op == IR_div || x->op == IR_fmod;
   bool compares = ir_ops[x->op].gives_bool;
+  em_val multiple = vector ? NULL : carried(e, x);
+  if (multiple) return multiple;
   if (in == TT_I64 && vector && (compares || x->op == IR_cast) && fits_i32(e, x->a[0]) && (!x->a[1] || fits_i32(e, x->a[1])) &&
       em_is_vector(e, x->a[0]))
     return em_op(e, (ir_op)x->op, TT_I32, out, narrow(e, x->a[0]), x->a[1] ? narrow(e, x->a[1]) : NULL, NULL);
