@@ -469,7 +469,7 @@ Test(lower, axes_become_one_loop) {
   cr_expect(strstr(t, "in 0..8 vec 8 {") && strstr(t, "in 0..2048 {"), "%s", t);
   free(t);
   t = lowered("func @f(%x: f32[64,32,8]) -> f32[64] {\n  %z = sum(%x, axes=[1,2]) : f32[64]\n  return %z\n}\n");
-  cr_expect(strstr(t, "in 0..256 vec 32 {"), "%s", t);
+  cr_expect(strstr(t, "in 0..256 vec 64 {"), "%s", t);
   free(t);
 }
 
