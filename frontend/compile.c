@@ -5,6 +5,13 @@
 #include "../codegen/codegen.h"
 #include "../passes/passes.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#define GIVE_BACK() malloc_trim(0)        /* a compilation needs some MiB that nothing asks for again */
+#else
+#define GIVE_BACK() ((void)0)
+#endif
+
 static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_here, pass_options *p, tt_error *err) {
   cg_cpu cpu;
   pass_tunings *tunings = NULL;
@@ -72,6 +79,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   }
   if (status == TT_OK && p.tunings) (*program)->tuned = p.tunings->used;
   pass_tunings_free(p.tunings);
+  GIVE_BACK();
   return status;
 }
 
