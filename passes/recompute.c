@@ -166,7 +166,9 @@ static const variant *variant_of(work *w, int k, uint64_t mask) {
     v->of.rows[v->of.n++] = all->rows[i];
   }
   free(needed);
-  v->ok = form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (form_kind)x->kind;
+  bool sums = false;                                   /* how a loop adds up may follow from all that it does: only whole ones are copied */
+  for (int i = 0; i < all->n; i++) sums |= form_is_reduction((ir_op)ir_at(w->g, all->rows[i])->op) && (mask != x->all || v->of.n != all->n);
+  v->ok = !sums && form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (form_kind)x->kind;
   if (!arguments(w, v)) return w->no_memory = true, NULL;
   v->cost = estimate(w->g, &v->of);
   return v;
