@@ -208,17 +208,16 @@ static void tile_panels(contraction *c, lp_cursor *at_cursor, const tile_place *
   tile(c, at_cursor, &here, rows);
 }
 
-/* The rows of a tile into scratch, for all panels of the group. */
+/* The rows of a tile into scratch, for all panels of the group: one step of the sum where the rows lie together, else the whole block. */
 static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
   lp_kernel *k = c->lx->k;
-  lp_ref at[MAX_AXES], flat = 0, i;
+  lp_ref at[MAX_AXES], flat = place->flat;
   memcpy(at, place->at, sizeof at);
   at[c->vec] = lp_int(k, 0);                                   /* the scalar operand has no such axis */
   int row = lp_var_add(k, "r", rows);
-  i = lp_var(k, row);
+  lp_ref i = lp_var(k, row);
   lp_cursor body = *at_cursor;
   if (c->copy_rows) {
-    body = sum_loops(c, body, place, at, &flat);
     lp_for(k, &body, row, 0, rows, (int)(rows < 4 ? 1 : rows < 8 ? 4 : 8), &body);
   } else {
     int var = lp_var_add(k, "k", place->block_size);
@@ -391,7 +390,13 @@ static void block(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   if (c->pack && !c->keep) pack_group(c, at_cursor, place, group);
   tile_place all = place;
   all.packed = 0;
-  if (c->copy) chunk_tiles(c, at_cursor, all, copy_tile);
+  if (c->copy) {
+    tile_place from = all;
+    lp_cursor body = *at_cursor;
+    if (c->copy_rows) body = sum_loops(c, body, &from, from.at, &from.flat);
+    chunk_tiles(c, &body, from, copy_tile);
+    while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+  }
   if (c->inside) chunk_tiles(c, at_cursor, all, tile_panels);
   else group_panels(c, at_cursor, place, group, panel_tiles);
 }

@@ -178,11 +178,15 @@ bool con_choose(contraction *c) {
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
-  /* Panels of a group share what is copied of the rows. */
-  if (plain) c->group = 4;
+  c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
+  if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
+  c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
+  /* Panels of a group share what is read, or copied, of the rows. */
+  int64_t kept = sum_all ? 4 * c->cpu->l2 / (sum_all * c->lanes * bytes) : 1;
+  if (plain) c->group = c->copy && kept > 16 ? 16 : kept > 4 && !c->copy ? 4 : kept;
   /* So do those of an image's pixels, which would be read again from memory for every panel: as many as may be kept packed. */
   bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 1024;
-  if (pixels && sum_all) c->group = 4 * c->cpu->l2 / (sum_all * c->lanes * bytes);
+  if (pixels) c->group = kept;
   if (c->group < 1) c->group = 1;
   if (planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
@@ -191,9 +195,6 @@ bool con_choose(contraction *c) {
   c->group = (panels + c->n_groups - 1) / c->n_groups;
   c->n_groups = (panels + c->group - 1) / c->group;
   c->keep = c->pack && (c->inside || c->group * sum_all * c->lanes * bytes <= 4 * c->cpu->l2);
-  c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
-  if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
-  c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
 
   /* A chunk is at least enough rows to pay for packing, whose steps may each miss the caches, and enough work to be worth a task. */
   int64_t enough = c->keep ? 48 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
