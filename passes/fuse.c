@@ -28,6 +28,7 @@ typedef struct { ir_ref *at; int n, cap; } list;
 typedef struct {
   const ir_graph *g;
   bool *live, *solid;
+  bool *turned;                      /* a transposed copy: a kernel of its own, since between the guards of a pad it would go element by element */
   bool *forced, *kept;               /* has to be a buffer; is an output or assigned */
   ir_ref *param;                     /* to which the row is assigned */
   int *group;                        /* of a solid row, -1 */
@@ -158,6 +159,10 @@ static void choose_solid(fuser *f) {
     if (ir_ops[n->op].kind == IR_CONTRACTION)
       for (int k = 0; k < 2; k++) f->forced[form_view_base(g, n->args[k])] = true;
     if (n->op == IR_argsort) f->forced[n->args[0]] = true;
+    const ir_node *x = ir_at(g, n->n_args ? n->args[0] : 0);
+    int last = x->rank - 1;
+    if (n->op == IR_pad && x->op == IR_permute && last > 0 && ir_ints(x, "perm", NULL)[last] != last && x->dim[last] >= 8 && count(g, n->args[0]) >= 65536)
+      f->turned[n->args[0]] = f->forced[n->args[0]] = true;
   }
   for (ir_ref r = g->n_nodes - 1; r > 0 && !f->failed; r--) {        /* who reads it, seen through movement */
     const ir_node *n = ir_at(g, r);
@@ -203,10 +208,10 @@ static bool start(fuser *f) {
   const ir_graph *g = f->g;
   size_t n = g->n_nodes;
   f->live = ir_live(g);
-  f->solid = calloc(n, sizeof *f->solid), f->forced = calloc(n, sizeof *f->forced), f->kept = calloc(n, sizeof *f->kept), f->param = calloc(n, sizeof *f->param);
+  f->solid = calloc(n, sizeof *f->solid), f->turned = calloc(n, sizeof *f->turned), f->forced = calloc(n, sizeof *f->forced), f->kept = calloc(n, sizeof *f->kept), f->param = calloc(n, sizeof *f->param);
   f->group = malloc(n * sizeof *f->group), f->seen = calloc(n, sizeof *f->seen), f->seen_group = calloc(n, sizeof *f->seen_group);
   f->members = calloc(n, sizeof *f->members), f->reads = calloc(n, sizeof *f->reads), f->readers = calloc(n, sizeof *f->readers), f->later = calloc(n, sizeof *f->later);
-  bool marks = f->live && f->solid && f->forced && f->kept && f->param && f->group && f->seen && f->seen_group;
+  bool marks = f->live && f->turned && f->solid && f->forced && f->kept && f->param && f->group && f->seen && f->seen_group;
   if (!marks || !f->members || !f->reads || !f->readers || !f->later) return false;
   choose_solid(f);
   for (ir_ref r = 0; r < n; r++) {
@@ -234,7 +239,7 @@ static void finish(fuser *f) {
     if (f->readers) free(f->readers[r].at);
     if (f->later) free(f->later[r].at);
   }
-  free(f->live), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group);
+  free(f->live), free(f->turned), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group);
   free(f->members), free(f->reads), free(f->readers), free(f->later);
 }
 
@@ -376,7 +381,7 @@ static void join_reads(fuser *f, bool gone) {
   for (ir_ref r = 1; r < f->g->n_nodes && !f->failed; r++)
     for (int i = 0; f->solid[r] && i < f->reads[r].n; i++) {
       ir_ref a = f->reads[r].at[i];
-      if (!f->solid[a] || f->group[a] == f->group[r] || (gone && read_outside(f, a, f->group[r], f->group[a]))) continue;
+      if (!f->solid[a] || f->turned[a] || f->group[a] == f->group[r] || (gone && read_outside(f, a, f->group[r], f->group[a]))) continue;
       try_join(f, f->group[a], f->group[r]);
     }
 }

@@ -212,7 +212,8 @@ static void padding(ctx *c, ir_ref r) {
   int8_t order[TT_MAX_RANK];
   int64_t lo[TT_MAX_RANK], hi[TT_MAX_RANK], interior[TT_MAX_RANK];
   natural(c, n->args[0], order);
-  if (c->to_conv[r] && order[n->rank - 1] >= 3 && (order[0] == 0 || order[0] == 2)) {     /* [N,G,C,*D], or [C,G,N,*D] of a weight's gradient */
+  bool few = n->rank > 2 && n->dim[2] <= 4;       /* the channels of a first layer: pixels are as good to read as they stand */
+  if (c->to_conv[r] && !few && order[n->rank - 1] >= 3 && (order[0] == 0 || order[0] == 2)) {     /* [N,G,C,*D], or [C,G,N,*D] of a weight's gradient */
     int first = order[0];
     order[0] = (int8_t)first, order[n->rank - 2] = 1, order[n->rank - 1] = (int8_t)(2 - first);
     for (int i = 3; i < n->rank; i++) order[i - 2] = (int8_t)i;
