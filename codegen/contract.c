@@ -218,7 +218,8 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
         s->guard = lp_op(k, side ? IR_lt : IR_ge, TT_BOOL, lp_var(k, 0), lp_int(k, side ? done + c->n_tasks : done), 0);
         c->body.tail = &s->body;
       }
-      c->task = lp_mod(k, lp_add(k, lp_var(k, 0), lp_int(k, -done)), c->n_tasks);      /* itself, but its range is known */
+      int64_t back = (c->n_tasks - done % c->n_tasks) % c->n_tasks;                      /* -done, and never negative */
+      c->task = lp_mod(k, lp_add(k, lp_var(k, 0), lp_int(k, back)), c->n_tasks);        /* task - done, and its range is known */
     }
     done += c->n_tasks;
     if (c->dots) con_dot_products(c);

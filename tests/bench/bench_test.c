@@ -123,7 +123,7 @@ Test(bench, wrong_names_say_what_is_right) {
 
 /* Every family that is in the language traces, compiles and runs. */
 Test(bench, every_family_runs, .timeout = 300) {
-  static const char *const small[] = {"bN", "b2", "bN_L", "b2_3", "MxNxK", "5x7x9", "BxMxNxK", "2x5x7x9", "N_C_H_K_R_S[_G]", "2_4_6_8_3_1_2", "RxC", "6x20", "N_C_H", "2_5_3", "N", "30", "B_H_T_D[_causal]", "1_2_3_4"};
+  static const char *const small[] = {"bN", "b2", "bN_L", "b2_3", "MxNxK", "5x7x9", "BxMxNxK", "2x5x7x9", "N_C_H_K_R_S[_G]", "2_4_6_8_3_2_2", "RxC", "6x20", "N_C_H", "2_5_3", "N", "30", "B_H_T_D[_causal]", "1_2_3_4"};
   tt_error err = {0};
   rt_team *team = rt_team_new(2, &err);
   for (const bench_family *f = bench_families; f->kind; f++) {
