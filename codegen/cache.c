@@ -126,6 +126,10 @@ static bool write_all(int fd, const void *data, size_t bytes) {
   return true;
 }
 
+/* Looking through a folder of many thousand files takes longer than a compilation, so it is done LOOKS times for as many bytes as may be kept: a key is a
+ * hash, hence a number drawn. The limit is exceeded by a 64th of it at most, or nearly so. */
+enum { LOOKS = 64 };
+
 void cg_cache_put(cg_cache *c, const rt_key *key, const char *about, const rt_image *image) {
   char path[4096], temporary[4096], more[64];
   uint8_t head[RT_IMAGE_HEAD];
@@ -139,8 +143,11 @@ void cg_cache_put(cg_cache *c, const rt_key *key, const char *about, const rt_im
   int failure = errno;
   if (fd >= 0 && close(fd) && ok) ok = false, failure = errno;
   if (ok && rename(temporary, path)) ok = false, failure = errno;
-  if (ok) c->written += sizeof head + image->bytes;
-  else {
+  uint32_t draw;
+  memcpy(&draw, key->bytes, sizeof draw);
+  double bytes = (double)(sizeof head + image->bytes);
+  if (ok && draw * 0x1p-32 * (double)c->limit < LOOKS * bytes) c->trim = true;
+  if (!ok) {
     snprintf(c->not_written, sizeof c->not_written, "%s\n  at %s", strerror(failure), c->folder);
     if (fd >= 0) unlink(temporary);
   }
@@ -192,7 +199,7 @@ static int by_time(const void *a, const void *b) {
 static int by_name(const void *a, const void *b) { return strcmp(((const found *)a)->name, ((const found *)b)->name); }
 
 void cg_cache_trim(cg_cache *c) {
-  DIR *d = c->folder[0] && c->written ? opendir(c->folder) : NULL;
+  DIR *d = c->folder[0] && c->trim ? opendir(c->folder) : NULL;
   if (!d) return;
   listing l = {0};
   if (list_folder(d, &l)) {
@@ -208,7 +215,7 @@ void cg_cache_trim(cg_cache *c) {
   }
   free_listing(&l);
   closedir(d);
-  c->written = 0;
+  c->trim = false;
 }
 
 bool cg_cache_each(const cg_cache *c, bool all, void (*entry)(void *user, const cg_cache_entry *e), void *user) {

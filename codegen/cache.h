@@ -8,7 +8,7 @@
 typedef struct {
   char folder[4000];               /* empty: there is no cache (TT_CACHE=0, or no place for one) */
   uint64_t limit;                  /* bytes */
-  uint64_t written;                /* by this process, since it was opened */
+  bool trim;                       /* enough was written to look whether the limit is kept */
   int bad; char first_bad[4400];   /* files that could not be used: what is wrong with the first, and its path */
   char not_written[4400];          /* why nothing can be put there; empty: nothing is wrong */
 } cg_cache;
@@ -20,7 +20,7 @@ TT_API rt_key cg_cache_key(const char *kernel_text, const cg_cpu *cpu);
 /* false: it is not there, or cannot be used. image: malloc'ed. */
 TT_API bool cg_cache_get(cg_cache *c, const rt_key *key, rt_image *image);
 TT_API void cg_cache_put(cg_cache *c, const rt_key *key, const char *about, const rt_image *image);
-/* When something was written: removes the files used longest ago until the rest is within the limit. */
+/* When enough was written: removes the files used longest ago until the rest is within the limit. */
 TT_API void cg_cache_trim(cg_cache *c);
 /* false, or what went wrong, as a warning in three parts. */
 TT_API bool cg_cache_warning(const cg_cache *c, char *text, size_t size);
