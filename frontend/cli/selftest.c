@@ -1,6 +1,6 @@
 /* selftest.c: every op of the language, compiled, against its meaning in plain C. Elementwise ops are judged in units in the last place
  * (samples.c says how many), whole numbers to the bit, sums and products twice: with small whole numbers, whose results are exact, and with
- * any numbers against the same sum in f64. */
+ * any numbers against the same sum in f64. A convolution stays one here: Winograd's form, which is not exact for whole numbers, is an op with samples of its own. */
 #include "selftest.h"
 
 #include <math.h>
@@ -194,7 +194,9 @@ static void run_sample(const sample *s, const ir_graph *g, rt_program *p, bool e
 
 selftest_row selftest_op(ir_op op, const char *cpu, const char *skip) {
   selftest_row row = {0};
-  sample s = {.op = op, .cpu = cpu, .skip = skip, .row = &row};
+  char left_out[256];
+  snprintf(left_out, sizeof left_out, "%s%swinograd", skip ? skip : "", skip && *skip ? "," : "");
+  sample s = {.op = op, .cpu = cpu, .skip = left_out, .row = &row};
   tt_error err = {0};
   s.teams[0] = rt_team_new(1, &err), s.teams[1] = rt_team_new(2, &err);
   for (int t = 0; t < TT_N_DTYPES && s.teams[0] && s.teams[1]; t++) {
@@ -209,7 +211,7 @@ selftest_row selftest_op(ir_op op, const char *cpu, const char *skip) {
       row.samples++;
       rt_program *p = NULL;
       tt_error failed = g->error;
-      tt_compile_options o = {.backend = "jit", .cpu = cpu, .skip = skip};
+      tt_compile_options o = {.backend = "jit", .cpu = cpu, .skip = s.skip};
       if (failed.status || tt_compile(g, &o, &p, &failed) != TT_OK) fail(&s, "%s", failed.message);
       else {
         run_sample(&s, g, p, false);
