@@ -139,7 +139,7 @@ static bool key_of_region(keyer *y, uint32_t region, rt_key *key, outside *out) 
   out->n = y->n_found;
   out->refs = malloc((y->n_found + 1) * sizeof *out->refs);
   if (y->failed || !out->refs) return false;
-  memcpy(out->refs, y->found, y->n_found * sizeof *out->refs);
+  if (y->n_found) memcpy(out->refs, y->found, y->n_found * sizeof *out->refs);
   *key = rt_key_of(y->words, y->n * sizeof *y->words);
   return true;
 }
