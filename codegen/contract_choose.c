@@ -178,7 +178,7 @@ bool con_choose(contraction *c) {
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
-  /* The results are few beside the sum: an update as their epilogue is a loop over the partial sums, which compiles in a fifth of the time. */
+  /* The results are few beside the sum: an update as their epilogue is a loop over the partial sums, which compiles much sooner than unrolled. */
   if (c->n_blocks > 1 && between > 1 && lower_n_results(c->lx) > 1) c->slow = true;
   c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
   if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;

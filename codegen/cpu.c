@@ -1,9 +1,9 @@
 /* cpu.c: what to compile for. cpuid says what the machine has (and xgetbv what the system saves of it); a table of levels says
  * what a program compiled for less may use. Decisions in lowering and emission read cg_cpu and nothing else. */
 #include "../runtime/aot.h"
+#include "../runtime/cpuid.h"
 #include "codegen.h"
 
-#include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,23 +15,6 @@ static const struct { const char *name; int vector_bytes, n_registers; bool fma,
   [3] = {"x86-64-v3", 32, 16, true, false},
   [4] = {"x86-64-v4", 64, 32, true, true},
 };
-
-typedef struct { unsigned a, b, c, d; } regs;
-static regs cpuid(unsigned leaf, unsigned sub) {
-  regs r = {0};
-  if (!__get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d)) return (regs){0};
-  return r;
-}
-static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
-#define BIT(n) (1u << (n))
-
-/* State that the system saves on a switch; bits 17, 18: AMX. */
-static unsigned saved_state(void) {
-  if (!has(cpuid(1, 0).c, BIT(27))) return 0;
-  unsigned low, high;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low;
-}
 
 static void machine(cg_cpu *cpu) {
   regs seven = cpuid(7, 0), more = cpuid(7, 1);

@@ -1,24 +1,6 @@
 /* cpu.c: what this CPU can do, from cpuid, and xgetbv for what the system saves of it. */
-#include <cpuid.h>
-
 #include "aot.h"
-
-typedef struct { unsigned a, b, c, d; } regs;
-static regs cpuid(unsigned leaf, unsigned sub) {
-  regs r = {0};
-  if (!__get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d)) return (regs){0};
-  return r;
-}
-static bool has(unsigned reg, unsigned bits) { return (reg & bits) == bits; }
-#define BIT(n) (1u << (n))
-
-/* State that the system saves on a switch: bits 1, 2: SSE, AVX; 5 to 7: AVX-512; 17, 18: AMX. */
-static unsigned saved_state(void) {
-  if (!has(cpuid(1, 0).c, BIT(27))) return 0;
-  unsigned low, high;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low;
-}
+#include "cpuid.h"
 
 int rt_cpu_level(void) {
   regs one = cpuid(1, 0), seven = cpuid(7, 0), ext = cpuid(0x80000001, 0);

@@ -41,10 +41,10 @@ int cli_compile(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  const char *folder = cli_get(a, "output", NULL), *what = cli_get(a, "data", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
+  const char *folder = cli_get(a, "output", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
   char list[200];
   int n = read_cpus(a, list, sizeof list, cpus, 4);
-  int64_t batch, seed, threads, channels = info->channels, height = info->size, width = info->size;
+  int64_t batch, seed, threads;
   double clip, lr;
   if (n < 0) return 2;
   if (!folder) return cli_usage(a, "-o DIR is missing");
@@ -54,20 +54,16 @@ int cli_compile(const cli_args *a) {
   names[n_names] = NULL;
   if (!cli_choice(a, "optimizer", names) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
       !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "clip-norm", 0, &clip) || !cli_double(a, "lr", info->lr, &lr)) return 2;
-  model_config arg = {.classes = 10};
-  if (what) {
-    tt_dataset *d = tt_dataset_open(what, false, &err);
-    if (!d) return cli_fail(&err);
-    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
-    tt_dataset_free(d);
-  }
+  model_config arg;
+  tt_shape shape;
+  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
   cli_watch watch = cli_watch_new(a);
   tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                           .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
   tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads}, &err);
   const char *weights = cli_get(a, "weights", NULL);
   if (m && weights) tt_model_load(m, weights, &err);
-  if (m && !err.status && tt_model_export(m, TT_F32, &TT_SHAPE(batch, channels, height, width), &o, cpus, n, lr, folder, &err) == TT_OK)
+  if (m && !err.status && tt_model_export(m, TT_F32, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
     printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);
   if (m) cli_warnings(m);
   tt_model_free(m);

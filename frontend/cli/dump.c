@@ -39,17 +39,11 @@ int cli_dump(const cli_args *a) {
   bool machine = strcmp(stage, "loops") == 0 || strcmp(stage, "llvm") == 0 || strcmp(stage, "asm") == 0;
   if (!stage_known(a) || !cli_choice(a, "format", (const char *const[]){"text", "dot", "svg", NULL}) || !cli_target(a)) return 2;
   if (machine && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
-  int64_t batch, channels = info->channels, height = info->size, width = info->size;
+  int64_t batch;
   if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return 2;
-  model_config arg = {.classes = 10};
-  const char *what = cli_get(a, "data", NULL);
-  if (what) {
-    tt_dataset *d = tt_dataset_open(what, false, &err);
-    if (!d) return cli_fail(&err);
-    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
-    tt_dataset_free(d);
-  }
-  tt_shape shape = TT_SHAPE(batch, channels, height, width);
+  model_config arg;
+  tt_shape shape;
+  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
   bool train = cli_has(a, "train");
   cli_watch watch = cli_watch_new(a);
   cg_cpu cpu;

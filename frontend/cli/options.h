@@ -17,6 +17,8 @@
 const model_info *cli_model(const char *name);
 /* The model for images of that size, as the options ask. shape gets its input for a batch. arg must outlive the model. NULL: err, or (when err is
  * not set) a wrong option has been reported already. */
+/* The shape of a batch of images and the number of classes: of --data, else the model's usual ones. */
+bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err);
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
 void cli_warnings(const tt_model *m);       /* printed on stderr */
 

@@ -234,17 +234,12 @@ int cli_plan(const cli_args *a) {
   if (!info) return 2;
   if (cli_has(a, "train") && cli_has(a, "infer")) return cli_usage(a, "--train or --infer, not both");
   bool train = !cli_has(a, "infer");
-  int64_t batch, channels = info->channels, height = info->size, width = info->size, before = status_bytes("VmRSS"), budget, accumulate;
+  int64_t batch, before = status_bytes("VmRSS"), budget, accumulate;
   if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "accumulate", 1, 1, &accumulate)) return 2;
-  model_config arg = {.classes = 10};
-  const char *what = cli_get(a, "data", NULL), *svg = cli_get(a, "svg", NULL);
-  if (what) {
-    tt_dataset *d = tt_dataset_open(what, false, &err);
-    if (!d) return cli_fail(&err);
-    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
-    tt_dataset_free(d);
-  }
-  tt_shape shape = TT_SHAPE(batch, channels, height, width);
+  model_config arg;
+  tt_shape shape;
+  const char *svg = cli_get(a, "svg", NULL);
+  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
   const char *optimizer = cli_get(a, "optimizer", info->optimizer);
   keeper kept = {0};
   tt_compile_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),

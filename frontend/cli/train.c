@@ -64,6 +64,18 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
   return tt_model_new(info->function, arg, &o, err);
 }
 
+bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err) {
+  const char *what = cli_get(a, "data", NULL);
+  *arg = (model_config){.classes = 10};
+  *shape = TT_SHAPE(batch, info->channels, info->size, info->size);
+  if (!what) return true;
+  tt_dataset *d = tt_dataset_open(what, false, err);
+  if (!d) return false;
+  *shape = TT_SHAPE(batch, d->channels, d->height, d->width), arg->classes = d->n_classes;
+  tt_dataset_free(d);
+  return true;
+}
+
 void cli_warnings(const tt_model *m) {
   const char *text;
   for (int i = 0; (text = tt_model_warning(m, i)); i++) fprintf(stderr, "warning: %s\n", text);

@@ -331,19 +331,13 @@ int cli_tune(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  int64_t batch, channels = info->channels, height = info->size, width = info->size;
+  int64_t batch;
   double minutes;
   if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_double(a, "minutes", 5, &minutes)) return 2;
   if (minutes <= 0) return cli_usage(a, "--minutes must be more than 0");
-  model_config arg = {.classes = 10};
-  const char *what = cli_get(a, "data", NULL);
-  if (what) {
-    tt_dataset *d = tt_dataset_open(what, false, &err);
-    if (!d) return cli_fail(&err);
-    channels = d->channels, height = d->height, width = d->width, arg.classes = d->n_classes;
-    tt_dataset_free(d);
-  }
-  tt_shape shape = TT_SHAPE(batch, channels, height, width);
+  model_config arg;
+  tt_shape shape;
+  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
   bool train = cli_has(a, "train");
   char path[4096], cpu[64];
   const char *optimizer = cli_get(a, "optimizer", info->optimizer), *out = cli_get(a, "out", NULL);
