@@ -118,6 +118,7 @@ static void put_ref(keyer *y, uint32_t region, ir_ref r) {
 static void put_plan(keyer *y, uint32_t region) {
   const ir_kernel *k = &y->g->kernels[region];
   for (uint32_t i = 0; i < k->n_plan; i++) {
+    if (!strcmp(k->plan[i].name, "once")) continue;                            /* when it runs is not in its code */
     bool refs = !strcmp(k->plan[i].name, "inplace") || !strcmp(k->plan[i].name, "reuse");
     put(y, (int64_t)(intptr_t)k->plan[i].name), put(y, k->plan[i].n);            /* interned */
     for (uint32_t j = 0; j < k->plan[i].n; j++)

@@ -21,7 +21,7 @@ struct cg_program {
   chunk *chunks;
   char *free;
   size_t left;
-  rt_step *steps; uint32_t n_steps, cap_steps;
+  rt_step *steps; uint32_t n_steps, cap_steps, n_once;
   rt_slot *slots; uint32_t n_slots, cap_slots;
   rt_arg *args; uint32_t n_args, cap_args;
   void *owner;
@@ -312,6 +312,8 @@ bool cg_program_step(cg_program *c, const cg_step *s) {
     if (!found) return tt_fail(c->err, TT_INTERNAL, "error: %s of @%s is no argument of the kernel that computes it\n  at kernel @%s\n  fix: this is a bug of the compiler; please report it", ir_label(g, r, label, sizeof label), g->name, s->name), false;
   }
   rt_step step = {.run = s->run, .context = s->context, .context_bytes = s->context_bytes, .tasks = s->tasks, .serial = s->serial, .n_args = s->n_args};
+  if (pass_is_once(g, s->region) && c->n_once++ < c->n_steps)
+    return tt_fail(c->err, TT_INTERNAL, "error: kernel @%s of @%s is to run once, and stands behind one that does not\n  at its plan, once=1\n  fix: let the pass freeze put kernels in order", s->name, g->name), false;
   return (step.name = copy_text(c, s->name)) && (step.origin = origin_text(c, begin, end)) && push_step(c, step);
 }
 
@@ -385,7 +387,7 @@ tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, vo
   free_scratch(c);
   c->g = NULL;
   c->err = NULL;
-  c->p.steps = c->steps, c->p.n_steps = c->n_steps;
+  c->p.steps = c->steps, c->p.n_steps = c->n_steps, c->p.n_once = c->n_once;
   c->p.slots = c->slots, c->p.n_slots = c->n_slots;
   c->p.args = c->args, c->p.n_args = c->n_args;
   c->p.scratch_bytes = scratch_bytes;

@@ -33,7 +33,7 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
   rt_memory m = {0};
   tt_status status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
   if (status != TT_OK) return status;
-  status = pass_run(scheduled, ready, "memory", NULL, p, NULL, NULL, err);
+  status = pass_run(scheduled, ready, "freeze,memory", NULL, p, NULL, NULL, err);
   int threads = o->n_threads ? o->n_threads : rt_team_default_size();
   bool fits = false;
   for (int round = 0; round < 4 && status == TT_OK && !fits; round++) {
@@ -45,7 +45,7 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
     if (fits && !o->watch) break;
     ir_graph_free(*ready);
     *ready = NULL;
-    status = pass_run(scheduled, ready, fits && !round ? "memory" : "recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
+    status = pass_run(scheduled, ready, fits && !round ? "freeze,memory" : "recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
   }
   if (status == TT_OK && !fits)
     status = tt_fail(err, TT_INVALID, "error: @%s takes %zu bytes, the budget is %lld\n  at the plan of its memory\n  fix: allow more, or do not skip the pass recompute", g->name, m.total, (long long)o->memory_budget);

@@ -59,6 +59,7 @@ int64_t place_buffers(place_buffer *b, int n);              /* sets offsets; the
 int64_t place_bound(const place_buffer *b, int n, int *at); /* most bytes alive at once, which no arena can go below; at: the first kernel where. -1: no memory */
 /* memory.c: the kernel that makes each row, and the last that reads it, -1: none. */
 void place_lives(const ir_graph *g, const group *groups, int n, int *maker, int *last);
+bool place_kept(const ir_graph *g, const group *groups, const int *maker, const int *last, ir_ref r);      /* r stays from one call to the next */
 /* over[value]: the param that an assigned value is computed in place of, 0: none, then it is copied when all is done and last is n. */
 void place_params(const ir_graph *g, const group *groups, int n, const int *maker, int *last, const bool *is_output, ir_ref *over);
 double pass_work(const ir_graph *g);                        /* recompute.c: estimated nanoseconds of all kernels, by which it chooses; -1: no memory */

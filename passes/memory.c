@@ -5,6 +5,8 @@
  * then are one buffer. place.c finds the offsets. Outputs have memory of their own. The value of an assign is computed in the param's memory
  * where nobody reads the old value later: it is unplaced and the kernel's plan says so.
  *
+ * A value that a kernel marked once=1 makes for one that is not (freeze.c) lives always: its bytes are nobody else's.
+ *
  *     inplace = [value, param, ...]      results that are written into a param
  *     reuse = [value, argument, ...]     results that are written over an argument in the arena */
 #include "form.h"
@@ -43,6 +45,10 @@ static bool start(plan *p) {
   return true;
 }
 
+bool place_kept(const ir_graph *g, const group *groups, const int *maker, const int *last, ir_ref r) {
+  return maker[r] >= 0 && last[r] >= 0 && pass_is_once(g, groups[maker[r]].region) && !pass_is_once(g, groups[last[r]].region);
+}
+
 void place_params(const ir_graph *g, const group *groups, int n, const int *maker, int *last, const bool *is_output, ir_ref *over) {
   for (uint32_t i = 0; i < g->n_effects; i++) {
     ir_ref param = ir_at(g, g->effects[i])->args[0], value = ir_at(g, g->effects[i])->args[1];
@@ -72,8 +78,9 @@ static void make_buffers(plan *p, const bool *is_output) {
     for (int i = 0; i < p->groups[k].n; i++) {
       ir_ref r = p->groups[k].rows[i];
       if (!p->groups[k].result[i] || is_output[r] || p->over[r]) continue;
-      int last = p->last[r] > k ? p->last[r] : k;
-      ir_ref a = dying(p, k, r);
+      bool kept = place_kept(p->g, p->groups, p->maker, p->last, r);
+      int last = kept ? p->n : p->last[r] > k ? p->last[r] : k;
+      ir_ref a = kept ? 0 : dying(p, k, r);
       if (a) {
         p->over[r] = a;
         p->of[r] = p->of[a];
@@ -81,7 +88,7 @@ static void make_buffers(plan *p, const bool *is_output) {
         continue;
       }
       p->of[r] = p->n_buffers;
-      p->buffers[p->n_buffers++] = (place_buffer){.bytes = (pass_bytes(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = k, .last = last};
+      p->buffers[p->n_buffers++] = (place_buffer){.bytes = (pass_bytes(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = kept ? 0 : k, .last = last};
     }
 }
 

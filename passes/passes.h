@@ -67,6 +67,9 @@ ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64
 /* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */
 ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref x, const ir_node *n);
 
+/* freeze.c: the kernel runs when params have changed, not in every call. */
+bool pass_is_once(const ir_graph *g, uint32_t region);
+
 /* plan.c: what a placed graph has in its arena, and when. A value lives from kernel `first` to kernel `last`, by number in the order in
  * which they run; one that is handed over in place ends before the kernel that takes it. */
 typedef struct { ir_ref row; int64_t bytes, offset; int first, last; } pass_value;

@@ -44,8 +44,10 @@ pass_plan *pass_plan_of(const ir_graph *g, tt_error *err) {
         ir_ref r = groups[k].rows[i];
         if (ir_at(g, r)->place == IR_UNPLACED || !live[r]) continue;
         int64_t bytes = (pass_bytes(g, r) + 63) & ~(int64_t)63;
-        buffers[p->n_values] = (place_buffer){.bytes = bytes, .first = k, .last = last[r]};
-        p->values[p->n_values++] = (pass_value){r, bytes, ir_at(g, r)->place, k, last[r]};
+        bool kept = place_kept(g, groups, maker, last, r);
+        buffers[p->n_values] = (place_buffer){.bytes = bytes, .first = kept ? 0 : k, .last = kept ? n - 1 : last[r]};
+        p->values[p->n_values] = (pass_value){r, bytes, ir_at(g, r)->place, buffers[p->n_values].first, buffers[p->n_values].last};
+        p->n_values++;
       }
     p->n_kernels = n;
     p->arena_bytes = g->arena_bytes;

@@ -3,7 +3,10 @@
  * Making an instance resolves everything that a run would otherwise look up. The argument pointers of all steps lie in one flat
  * array; binding a tensor patches the places of its slot. Each thread has a list of its own of what it does: kernel, arguments, its
  * range of tasks, and how many barriers come before (more than one when it has no share in steps between). A run is then one loop
- * in every thread, without allocation, lock or look-up; a program that leaves nothing to other threads does not wake them. */
+ * in every thread, without allocation, lock or look-up; a program that leaves nothing to other threads does not wake them.
+ *
+ * There are two such lists: of all steps, and of those behind the program's first n_once. The second is walked while the params that the first steps
+ * read are what they were: bound to the same tensors, whose changes are counted (tensor.c). */
 #include "runtime.h"
 
 #include <math.h>
@@ -26,8 +29,13 @@ struct rt_instance {
   char *arena, *scratch;
   bool borrows_arena, borrows_scratch;     /* they are another instance's */
   size_t scratch_stride, scratch_bytes;
-  job *jobs, **of_thread;          /* the list of each thread */
-  bool parallel;                   /* other threads have something to do */
+  job *jobs, **of_thread[2];       /* the list of each thread: all steps, those of every call */
+  bool parallel[2];                /* other threads have something to do */
+  int list;                        /* of the present run */
+  uint32_t *frozen, n_frozen;      /* params that the once steps read */
+  uint32_t *results, n_results;    /* slots of tensors that a run writes */
+  bool kept;                       /* what the once steps made is of the tensors bound now, after so many changes of them */
+  uint64_t changes;
   tt_tensor **bound;               /* of each slot; NULL: none */
   char **pointers;                 /* of each slot */
   char **args;                     /* of all steps, as in the program */
@@ -60,23 +68,36 @@ static void index_arguments(rt_instance *x) {
 
 static bool is_bindable(const rt_slot *s) { return s->kind == RT_INPUT || s->kind == RT_PARAM || s->kind == RT_OUTPUT; }
 
-static void list_jobs(rt_instance *x) {
+static void list_jobs(rt_instance *x, int list) {
   const rt_program *p = x->p;
   int n = rt_team_size(x->team);
+  uint32_t first = list ? p->n_once : 0;
   for (int thread = 0; thread < n; thread++) {
-    job *to = x->of_thread[thread] = x->jobs + (size_t)thread * (p->n_steps + 2);
+    job *to = x->of_thread[list][thread] = x->jobs + ((size_t)list * (size_t)n + (size_t)thread) * (p->n_steps + 2);
     uint32_t barriers = 0;
-    for (uint32_t i = 0; i < p->n_steps; i++) {
+    for (uint32_t i = first; i < p->n_steps; i++) {
       const rt_step *s = &p->steps[i];
       int64_t begin, end;
       rt_share(s, thread, n, &begin, &end);
-      barriers += s->barrier;
+      barriers += s->barrier && i > first;
       if (begin >= end) continue;
       *to++ = (job){s->run, x->args + s->args, s->context, begin, end, barriers};
-      x->parallel |= thread > 0;
+      x->parallel[list] |= thread > 0;
       barriers = 0;
     }
     *to = (job){.barriers = barriers};
+  }
+}
+
+/* The params that once steps read, and what is written into tensors of the caller's. */
+static void list_slots(rt_instance *x) {
+  const rt_program *p = x->p;
+  for (uint32_t i = 0; i < p->n_slots; i++) {
+    bool read = false;
+    for (uint32_t k = x->use_of[i]; k < x->use_of[i + 1]; k++)
+      for (uint32_t s = 0; s < p->n_once && !read; s++) read = x->uses[k] >= p->steps[s].args && x->uses[k] < p->steps[s].args + p->steps[s].n_args;
+    if (p->slots[i].kind == RT_PARAM && read) x->frozen[x->n_frozen++] = i;
+    if (is_bindable(&p->slots[i]) && x->written[i]) x->results[x->n_results++] = i;
   }
 }
 
@@ -85,12 +106,15 @@ static bool allocate(rt_instance *x, const rt_instance *lender) {
   size_t slots = p->n_slots + 1, args = p->n_args + 1, threads = (size_t)rt_team_size(x->team);
   x->scratch_stride = rt_scratch_stride(p);
   x->scratch_bytes = x->scratch_stride * threads;
-  x->borrows_arena = lender && lender->p->arena_bytes >= p->arena_bytes;
+  x->borrows_arena = lender && lender->p->arena_bytes >= p->arena_bytes && !p->n_once && !lender->p->n_once;      /* once steps keep results there */
   x->borrows_scratch = lender && lender->scratch_bytes >= x->scratch_bytes;
   x->arena = x->borrows_arena ? lender->arena : rt_alloc(p->arena_bytes);
   x->scratch = x->borrows_scratch ? lender->scratch : rt_alloc(x->scratch_bytes);
-  x->jobs = calloc(threads * (p->n_steps + 2), sizeof *x->jobs);
-  x->of_thread = calloc(threads, sizeof *x->of_thread);
+  x->jobs = calloc(2 * threads * (p->n_steps + 2), sizeof *x->jobs);
+  x->of_thread[0] = calloc(2 * threads, sizeof *x->of_thread[0]);
+  x->of_thread[1] = x->of_thread[0] + threads;
+  x->frozen = calloc(slots, sizeof *x->frozen);
+  x->results = calloc(slots, sizeof *x->results);
   x->bound = calloc(slots, sizeof *x->bound);
   x->pointers = calloc(slots, sizeof *x->pointers);
   x->args = calloc(args, sizeof *x->args);
@@ -98,7 +122,7 @@ static bool allocate(rt_instance *x, const rt_instance *lender) {
   x->uses = calloc(args, sizeof *x->uses);
   x->use_of = calloc(slots, sizeof *x->use_of);
   x->bindable = calloc(slots, sizeof *x->bindable);
-  return x->arena && x->scratch && x->jobs && x->of_thread && x->bound && x->pointers && x->args && x->written && x->uses && x->use_of && x->bindable;
+  return x->arena && x->scratch && x->jobs && x->of_thread[0] && x->frozen && x->results && x->bound && x->pointers && x->args && x->written && x->uses && x->use_of && x->bindable;
 }
 
 rt_instance *rt_instance_new(const rt_program *p, rt_team *team, tt_error *err) { return rt_instance_new_over(p, team, NULL, err); }
@@ -113,7 +137,8 @@ rt_instance *rt_instance_new_over(const rt_program *p, rt_team *team, const rt_i
     return NULL;
   }
   index_arguments(x);
-  list_jobs(x);
+  list_slots(x);
+  list_jobs(x, 0), list_jobs(x, 1);
   for (uint32_t i = 0; i < p->n_slots; i++) {
     const rt_slot *s = &p->slots[i];
     if (s->kind == RT_ARENA) set_pointer(x, i, x->arena + s->offset);
@@ -136,7 +161,9 @@ void rt_instance_free(rt_instance *x) {
   free(x->use_of);
   free(x->bindable);
   free(x->jobs);
-  free(x->of_thread);
+  free(x->of_thread[0]);
+  free(x->frozen);
+  free(x->results);
   free(x);
 }
 
@@ -177,13 +204,14 @@ tt_status rt_bind_slot(rt_instance *x, int slot, tt_tensor *dense, tt_error *err
                    s->name, tt_type_text(s->dtype, &s->shape, want, sizeof want), tt_type_text(tt_tensor_dtype(dense), &shape, got, sizeof got));
   }
   if (!tt_tensor_is_dense(dense)) return tt_fail(err, TT_INVALID, "error: %s is given a tensor that is not dense\n  at rt_bind\n  fix: bind tt_tensor_dense of it", s->name);
-  int other = aliased(x, i, tt_tensor_data(dense));
+  int other = aliased(x, i, rt_tensor_read(dense));
   if (other >= 0)
     return tt_fail(err, TT_INVALID, "error: %s and %s are given the same memory, and the program writes it\n  at rt_bind\n  fix: give each a tensor of its own", s->name, x->p->slots[other].name);
   tt_tensor_retain(dense);
   tt_tensor_free(x->bound[i]);
   x->bound[i] = dense;
-  set_pointer(x, i, tt_tensor_data(dense));
+  x->kept &= s->kind != RT_PARAM;
+  set_pointer(x, i, rt_tensor_read(dense));
   return TT_OK;
 }
 
@@ -233,15 +261,26 @@ static tt_status prepare(rt_instance *x, tt_error *err) {
   return TT_OK;
 }
 
+/* Changes of the params that once steps read: they only grow, so an equal sum is of equal parts. */
+static uint64_t count_changes(const rt_instance *x) {
+  uint64_t n = 0;
+  for (uint32_t i = 0; i < x->n_frozen; i++) n += rt_tensor_changes(x->bound[x->frozen[i]]);
+  return n;
+}
+
+static void mark_results(rt_instance *x) {
+  for (uint32_t i = 0; i < x->n_results; i++) rt_tensor_written(x->bound[x->results[i]]);
+}
+
 static void walk_alone(rt_instance *x) {
-  for (const job *j = x->of_thread[0]; j->run; j++) j->run(j->args, j->begin, j->end, x->scratch, j->context);
+  for (const job *j = x->of_thread[x->list][0]; j->run; j++) j->run(j->args, j->begin, j->end, x->scratch, j->context);
 }
 
 static void walk(void *arg, int thread, int n_threads) {
   const rt_instance *x = arg;
   char *scratch = x->scratch + (size_t)thread * x->scratch_stride;
   (void)n_threads;
-  for (const job *j = x->of_thread[thread];; j++) {
+  for (const job *j = x->of_thread[x->list][thread];; j++) {
     for (uint32_t i = 0; i < j->barriers; i++) rt_team_barrier(x->team, thread);
     if (!j->run) break;
     j->run(j->args, j->begin, j->end, scratch, j->context);
@@ -253,8 +292,12 @@ tt_status rt_run(rt_instance *x, tt_error *err) {
     tt_status status = prepare(x, err);
     if (status != TT_OK) return status;
   }
-  if (x->parallel) rt_team_run(x->team, walk, x);
+  uint64_t changes = count_changes(x);
+  x->list = x->kept && changes == x->changes;
+  if (x->parallel[x->list]) rt_team_run(x->team, walk, x);
   else walk_alone(x);
+  x->kept = true, x->changes = changes;
+  mark_results(x);
   return TT_OK;
 }
 
@@ -290,7 +333,10 @@ tt_status rt_run_hooked(rt_instance *x, rt_step_hook *hook, void *user, tt_error
     if (status != TT_OK) return status;
   }
   hooked w = {x, hook, user, false};
+  x->changes = count_changes(x);
   rt_team_run(x->team, walk_hooked, &w);
+  x->kept = !w.stop;
+  mark_results(x);
   return w.stop ? tt_fail(err, TT_INTERRUPTED, "error: stopped between two kernels\n  at rt_run_hooked\n  fix: run the program again; parameters may hold half a step") : TT_OK;
 }
 
@@ -388,7 +434,7 @@ bool rt_find_not_finite(rt_instance *x, char *text, size_t size) {
     }
   bool found = ok && find(x, text, size);
   for (uint32_t i = 0; saved && i < p->n_slots; i++) {
-    if (saved[i] && ok) memcpy(x->pointers[i], saved[i], p->slots[i].bytes);
+    if (saved[i] && ok) memcpy(x->pointers[i], saved[i], p->slots[i].bytes), rt_tensor_written(x->bound[i]);
     free(saved[i]);
   }
   free(saved);

@@ -2,7 +2,8 @@
  *
  * A program is a table of steps, walked by every thread of the team: each runs its share of a step's tasks, and meets the others
  * before a step that is marked so. Buffers are slots of a table of pointers: some lie in the program's arena, some belong to
- * params that outlive a call, some are bound by the caller.
+ * params that outlive a call, some are bound by the caller. The first n_once steps depend on params alone: they run when one of these has
+ * changed since, and what they leave in the arena for the others stays there.
  *
  * The whole is constant data: numbers, texts, and addresses of functions and of other constant data. So a compiler may write it
  * into an object file as it stands. */
@@ -53,7 +54,7 @@ typedef struct {
 } rt_step;
 
 typedef struct rt_program {
-  const rt_step *steps; uint32_t n_steps;
+  const rt_step *steps; uint32_t n_steps, n_once;
   const rt_slot *slots; uint32_t n_slots;
   const rt_arg *args; uint32_t n_args;           /* of all steps */
   size_t arena_bytes, scratch_bytes;             /* scratch: of each thread */

@@ -27,7 +27,13 @@ TT_API tt_tensor *tt_tensor_cast(tt_tensor *x, tt_dtype t, tt_error *err);
 TT_API tt_dtype tt_tensor_dtype(const tt_tensor *x);
 TT_API tt_shape tt_tensor_shape(const tt_tensor *x);
 TT_API const int64_t *tt_tensor_strides(const tt_tensor *x);
-TT_API void *tt_tensor_data(tt_tensor *x);                                                 /* of the first element of the view */
+TT_API void *tt_tensor_data(tt_tensor *x);                                                 /* of the first element of the view; as one may write through it, asking for it counts as a change */
+/* The elements have been written through a pointer that tt_tensor_data gave earlier. A program keeps what it made of its params (weights packed for products, say) until one
+ * of their tensors is changed: by tt_tensor_data, tt_tensor_copy, a program that writes it, or this call. */
+TT_API void tt_tensor_changed(tt_tensor *x);
+TT_API const void *rt_tensor_read(const tt_tensor *x);                                            /* the same address as tt_tensor_data's, only to be read: no change */
+uint64_t rt_tensor_changes(const tt_tensor *x);                                            /* how many there were; views of one buffer share it */
+void rt_tensor_written(tt_tensor *x);                                                      /* tt_tensor_changed by the one thread that may write it now: without a lock */
 TT_API bool tt_tensor_is_dense(const tt_tensor *x);
 TT_API double tt_tensor_at(const tt_tensor *x, const int64_t *index);                      /* any type as a double */
 TT_API tt_status tt_tensor_copy(tt_tensor *to, const tt_tensor *from, tt_error *err);      /* equal shapes; converts */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { atomic_int owners; size_t bytes; void *data; } buffer;
+typedef struct { atomic_int owners; size_t bytes; void *data; _Atomic uint64_t changes; } buffer;
 
 struct tt_tensor {
   atomic_int owners;
@@ -178,7 +178,15 @@ tt_tensor *tt_tensor_reshape(tt_tensor *x, const tt_shape *s, tt_error *err) {
 tt_dtype tt_tensor_dtype(const tt_tensor *x) { return x->dtype; }
 tt_shape tt_tensor_shape(const tt_tensor *x) { return x->shape; }
 const int64_t *tt_tensor_strides(const tt_tensor *x) { return x->strides; }
-void *tt_tensor_data(tt_tensor *x) { return x->data; }
+void tt_tensor_changed(tt_tensor *x) { atomic_fetch_add_explicit(&x->buffer->changes, 1, memory_order_relaxed); }
+const void *rt_tensor_read(const tt_tensor *x) { return x->data; }
+uint64_t rt_tensor_changes(const tt_tensor *x) { return atomic_load_explicit(&x->buffer->changes, memory_order_relaxed); }
+void rt_tensor_written(tt_tensor *x) { atomic_store_explicit(&x->buffer->changes, rt_tensor_changes(x) + 1, memory_order_relaxed); }
+
+void *tt_tensor_data(tt_tensor *x) {
+  tt_tensor_changed(x);
+  return x->data;
+}
 
 /* Conversion, in chunks of one kind of wide number. */
 enum { CHUNK = 256 };
@@ -284,6 +292,7 @@ tt_status tt_tensor_copy(tt_tensor *to, const tt_tensor *from, tt_error *err) {
   int rank = to->shape.rank;
   int64_t n = tt_shape_count(&to->shape), index[TT_MAX_RANK] = {0};
   if (n == 0) return TT_OK;
+  tt_tensor_changed(to);
   if (tt_tensor_is_dense(to) && tt_tensor_is_dense(from)) {
     convert_line(to->dtype, to->data, 1, from->dtype, from->data, 1, n);
     return TT_OK;

@@ -120,6 +120,54 @@ static void steps(const char *backend, const char *optimizer, const char *hyper,
   free_stepper(&s);
 }
 
+/* What a program made of its parameters alone is made again when they have changed, however that came about: predictions are those of an instance
+ * that has never run. */
+static void expect_fresh(stepper *s, tt_tensor *x, float *before, const char *after) {
+  tt_error err = {0};
+  rt_program *p;
+  cr_assert_eq(tt_model_compile(s->m, TT_F32, &TT_SHAPE(9, 1, 6, 6), false, NULL, &p, &err), TT_OK, "%s", err.message);
+  cr_assert_gt(p->n_once, 0, "nothing is computed once");
+  cr_assert_lt(p->n_once, p->n_steps);
+  rt_instance *run = rt_instance_new(p, tt_model_team(s->m, &err), &err);
+  cr_assert(run && rt_params_bind(tt_model_params(s->m), run, &err) == TT_OK && rt_bind(run, "x", x, &err) == TT_OK && rt_run(run, &err) == TT_OK, "%s", err.message);
+  tt_tensor *y = predict(s->m, x), *again = predict(s->m, x);
+  cr_expect_arr_eq(rt_tensor_read(y), rt_tensor_read(rt_bound(run, "logits")), 27 * sizeof(float), "stale after %s", after);
+  cr_expect_arr_eq(rt_tensor_read(y), rt_tensor_read(again), 27 * sizeof(float), "another result at the second call after %s", after);
+  cr_expect(memcmp(rt_tensor_read(y), before, 27 * sizeof(float)) != 0, "%s changed nothing", after);
+  memcpy(before, rt_tensor_read(y), 27 * sizeof(float));
+  tt_tensor_free(y), tt_tensor_free(again);
+  rt_instance_free(run);
+  rt_program_free(p);
+}
+
+Test(model, predicts_with_the_parameters_of_now) {
+  stepper s = new_stepper("jit", (tt_compile_options){.optimizer = "sgd"}, 0.1);
+  tt_tensor *x = images(9);
+  float seen[27] = {0};
+  char path[] = "/tmp/tt_fresh_XXXXXX";
+  tt_error err = {0};
+  int file = mkstemp(path);
+  cr_assert_geq(file, 0);
+  close(file);
+  expect_fresh(&s, x, seen, "the first call");
+  cr_assert_eq(tt_model_save(s.m, path, &err), TT_OK, "%s", err.message);
+  for (int64_t i = 0; i < 3; i++) step(&s, i), expect_fresh(&s, x, seen, "a training step");
+  cr_assert_eq(tt_model_load(s.m, path, &err), TT_OK, "%s", err.message);
+  expect_fresh(&s, x, seen, "loading weights");
+  float *w = tt_tensor_data(rt_params_find(tt_model_params(s.m), "conv.weight")->tensor);
+  w[0] += 1;
+  expect_fresh(&s, x, seen, "a write");
+  w[0] += 1;                                             /* through a pointer got before the last run */
+  tt_tensor_changed(rt_params_find(tt_model_params(s.m), "conv.weight")->tensor);
+  expect_fresh(&s, x, seen, "a write that was told");
+  tt_tensor *bn = tt_tensor_from(TT_F32, &TT_SHAPE(5), (float[]){2, 3, 4, 5, 6}, &err);
+  cr_assert_eq(tt_tensor_copy(rt_params_find(tt_model_params(s.m), "bn.weight")->tensor, bn, &err), TT_OK);
+  expect_fresh(&s, x, seen, "a copy");
+  tt_tensor_free(bn), tt_tensor_free(x);
+  unlink(path);
+  free_stepper(&s);
+}
+
 /* A group without an optimizer stays as it is; another has its own. */
 Test(model, groups_of_parameters) {
   stepper s = new_stepper("interp", (tt_compile_options){.optimizer = "sgd", .groups = {{"conv", NULL, NULL}, {"fc", "adam", "beta1=0.5"}}}, 0.05);
