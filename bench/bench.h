@@ -61,6 +61,7 @@ typedef struct {
 } bench_ruler;
 rt_team *bench_pinned_team(int threads, bench_cores *inherited, tt_error *err);      /* on the lowest cores, as peers are; this thread on the first */
 void bench_unpin(const bench_cores *inherited);    /* also in a child, before it becomes a peer */
+void bench_keep_to(const bench_cores *inherited, int n);     /* this thread, to the lowest n of them */
 bool bench_ruler_open(bench_ruler *r, int threads, const char *cpu, tt_error *err);      /* cpu: whose vectors the peak is of; NULL: native */
 void bench_ruler_close(bench_ruler *r);
 void bench_ruler_row(bench_ruler *r);              /* a row begins */

@@ -42,9 +42,11 @@ int bench_start(const cli_args *a) {
   reset_peak();
   bench_side s;
   double *ms = malloc((size_t)steps * sizeof *ms);
+  bench_keep_to(&cores, (int)threads);           /* a compilation's threads inherit them */
   bool ok = ms && bench_ours(&s, &w, team, &(bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL)}, &err);
   if (ok && s.error[0]) ok = tt_fail(&err, TT_UNSUPPORTED, "error: %s: %s\n  at bench start\n  fix: use another workload", w.name, s.error) == TT_OK;
   double ready = bench_now();
+  bench_keep_to(&cores, 1);
   ok = ok && s.run(&s, 1, ms);
   double first = bench_now();
   if (ok && steps > 1) ok = s.run(&s, (int)steps - 1, ms + 1);

@@ -35,6 +35,15 @@ rt_team *bench_pinned_team(int threads, bench_cores *inherited, tt_error *err) {
   return team;
 }
 
+void bench_keep_to(const bench_cores *inherited, int n) {
+  const cpu_set_t *all = (const cpu_set_t *)(const void *)inherited->mask;
+  cpu_set_t some;
+  CPU_ZERO(&some);
+  for (int c = 0; c < CPU_SETSIZE && n > 0; c++)
+    if (inherited->known && CPU_ISSET(c, all)) CPU_SET(c, &some), n--;
+  if (inherited->known) sched_setaffinity(0, sizeof some, &some);
+}
+
 void bench_unpin(const bench_cores *inherited) {
   if (inherited->known) sched_setaffinity(0, sizeof inherited->mask, (const cpu_set_t *)(const void *)inherited->mask);
 }

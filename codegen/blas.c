@@ -26,7 +26,7 @@ static bool open_blas(sgemm_fn **sgemm, dgemm_fn **dgemm) {
   return *sgemm && *dgemm && set_threads;
 }
 
-static void slices(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) {
+void cg_blas_kernel(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) {
   const product *p = context;
   int from = (int)begin * SLICE, rows = (int)end * SLICE < p->m ? (int)(end - begin) * SLICE : p->m - from;
   int lda = p->ta ? p->m : p->k, ldb = p->tb ? p->k : p->n, ta = p->ta ? TRANSPOSED : AS_IT_IS, tb = p->tb ? TRANSPOSED : AS_IT_IS;
@@ -39,7 +39,13 @@ static void slices(char *const *args, int64_t begin, int64_t end, char *scratch,
   }
 }
 
-bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row) {
+bool cg_blas_bind(void *context) {
+  product *p = context, none;
+  if (!p) p = &none;
+  return open_blas(&p->sgemm, &p->dgemm);
+}
+
+bool cg_blas_could(const ir_graph *g, uint32_t region, ir_ref *row) {
   *row = g->kernels[region].first;
   const ir_node *n = *row && *row == g->kernels[region].last ? ir_at(g, *row) : NULL;
   if (!n || n->op != IR_matmul || n->rank != 2 || ir_int(n, "split") > 1 || (n->dtype != TT_F32 && n->dtype != TT_F64)) return false;
@@ -48,11 +54,10 @@ bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row) {
   for (int i = 0; i < 5; i++)
     if (ir_kernel_get(g, region, entries[i], &count)) return false;
   int64_t k = ir_at(g, n->args[0])->dim[ir_int(n, "ta") ? 0 : 1];
-  if (n->dim[0] < LEAST || n->dim[1] < LEAST || k < LEAST || n->dim[0] > INT32_MAX - SLICE || n->dim[1] > INT32_MAX || k > INT32_MAX) return false;
-  sgemm_fn *sgemm;
-  dgemm_fn *dgemm;
-  return open_blas(&sgemm, &dgemm);
+  return n->dim[0] >= LEAST && n->dim[1] >= LEAST && k >= LEAST && n->dim[0] <= INT32_MAX - SLICE && n->dim[1] <= INT32_MAX && k <= INT32_MAX;
 }
+
+bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row) { return cg_blas_could(g, region, row) && cg_blas_bind(NULL); }
 
 bool cg_blas_step(const ir_graph *g, uint32_t region, ir_ref row, cg_program *c) {
   const ir_node *n = ir_at(g, row);
@@ -61,5 +66,5 @@ bool cg_blas_step(const ir_graph *g, uint32_t region, ir_ref row, cg_program *c)
   p->ta = ir_int(n, "ta"), p->tb = ir_int(n, "tb"), p->wide = n->dtype == TT_F64;
   p->m = (int)n->dim[0], p->n = (int)n->dim[1], p->k = (int)ir_at(g, n->args[0])->dim[p->ta ? 0 : 1];
   ir_ref args[] = {n->args[0], n->args[1], row};
-  return cg_program_step(c, &(cg_step){.run = slices, .context = p, .name = g->kernels[region].name, .region = region, .args = args, .n_args = 3, .tasks = (p->m + SLICE - 1) / SLICE});
+  return cg_program_step(c, &(cg_step){.run = cg_blas_kernel, .context = p, .context_bytes = sizeof *p, .name = g->kernels[region].name, .region = region, .args = args, .n_args = 3, .tasks = (p->m + SLICE - 1) / SLICE});
 }

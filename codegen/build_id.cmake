@@ -1,5 +1,6 @@
-# cmake -DOUT=FILE -DLLVM=VERSION -P build_id.cmake -- SOURCES...: a header with a hash of everything that the code of a kernel depends on beside its
-# loops and the CPU: the emitter, the loop language, the calling convention, and LLVM's version.
+# cmake -DOUT=FILE -DNAME=NAME -DLLVM=VERSION -P build_id.cmake -- SOURCES...: a header that defines NAME as a hash of these sources and of
+# LLVM's version. TT_BUILD_ID is of everything that the code of a kernel depends on beside its loops and the CPU: the emitter, the loop language, the
+# calling convention; TT_COMPILER_ID of the whole compiler.
 set(all "${LLVM}")
 set(listed OFF)
 math(EXPR last "${CMAKE_ARGC} - 1")
@@ -13,7 +14,7 @@ foreach(i RANGE ${last})
 endforeach()
 string(SHA256 id "${all}")
 string(SUBSTRING "${id}" 0 32 id)
-set(text "#define TT_BUILD_ID \"${id}\"\n")
+set(text "#define ${NAME} \"${id}\"\n")
 set(old "")
 if(EXISTS "${OUT}")
   file(READ "${OUT}" old)

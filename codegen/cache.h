@@ -1,11 +1,11 @@
-/* cache.h: compiled kernels on disk, a file each, named by its key. Any number of processes may use one folder. */
+/* cache.h: compiled kernels, and programs made of them (keep.c), on disk, a file each, named by its key. Any number of processes may use one folder. */
 #ifndef TT_CACHE_H
 #define TT_CACHE_H
 
 #include "../runtime/image.h"
 #include "codegen.h"
 
-typedef struct {
+typedef struct cg_cache {
   char folder[4000];               /* empty: there is no cache (TT_CACHE=0, or no place for one) */
   uint64_t limit;                  /* bytes */
   bool trim;                       /* enough was written to look whether the limit is kept */

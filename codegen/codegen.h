@@ -64,6 +64,9 @@ typedef struct {
   cg_kernel_watch *kernel;        /* after every kernel; called by one thread at a time */
   cg_warn *warn;
   const volatile int *stop;       /* set to 1: compilation ends with TT_INTERRUPTED */
+  struct cg_cache *cache;         /* open; NULL: cg_jit opens it */
+  uint64_t tuned;                 /* as in rt_program */
+  const rt_key *keep;             /* the program goes to that cache under this key; NULL: only its kernels do */
 } cg_options;
 TT_API tt_status cg_jit(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);        /* jit.c; g scheduled and placed */
 TT_API tt_status cg_interp(const ir_graph *g, const cg_options *o, rt_program **p, tt_error *err);     /* interp.c; g at any stage without composites */
@@ -83,8 +86,12 @@ typedef struct {
 TT_API const cg_llvm_api *cg_llvm_module(void);       /* llvm/jit.c: the one symbol that the module exports */
 const cg_llvm_api *cg_llvm_open(tt_error *err);       /* module.c */
 
-/* blas.c: whether a kernel is a product that OpenBLAS does faster (its row is *row), and the step that calls it. */
+/* blas.c: whether a kernel is a product that OpenBLAS does faster (its row is *row) and whether it is there too, the step that calls it, and the functions
+ * of such a step's context once more, in another process (NULL: none is asked for); false: there is no OpenBLAS. */
+bool cg_blas_could(const ir_graph *g, uint32_t region, ir_ref *row);
 bool cg_blas_wants(const ir_graph *g, uint32_t region, ir_ref *row);
+bool cg_blas_bind(void *context);
+rt_kernel cg_blas_kernel;
 bool cg_blas_step(const ir_graph *g, uint32_t region, ir_ref row, cg_program *c);
 
 /* Text of one stage for dump: "loops", "llvm", "asm" of all kernels. malloc'ed. kernel: NULL, or told of each (LLVM IR and machine code in one). */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "code.h"
+#include "keep.h"
 
 typedef struct { const ir_graph *g; const cg_kernels *ks; tt_error *err; } job;
 
@@ -60,6 +61,8 @@ tt_status cg_jit(const ir_graph *g, const cg_options *options, rt_program **p, t
   rt_code *code = symbols ? cg_code(ks.kernels, ks.n_kernels, &cpu, o, symbols, err) : NULL;
   if (!symbols) tt_fail(err, TT_NO_MEMORY, "error: no memory to compile @%s\n  at %d kernels\n  fix: make the model smaller", g->name, ks.n_kernels);
   tt_status status = code ? cg_program_of(&ks, symbols, code, p, err) : err->status;
+  if (status == TT_OK) (*p)->tuned = o->tuned;
+  if (status == TT_OK && o->cache && o->keep) cg_keep_put(o->cache, o->keep, *p, &ks, &cpu, symbols);
   free(symbols);
   cg_kernels_free(&ks);
   return status;

@@ -2,7 +2,7 @@
  * it stands before layout and fusion, which mean nothing to it. */
 #include "frontend.h"
 
-#include "../codegen/codegen.h"
+#include "../codegen/keep.h"
 #include "../passes/passes.h"
 
 #ifdef __GLIBC__
@@ -12,12 +12,11 @@
 #define GIVE_BACK() ((void)0)
 #endif
 
-static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_here, pass_options *p, tt_error *err) {
-  cg_cpu cpu;
+static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_here, cg_cpu *cpu, pass_options *p, tt_error *err) {
   pass_tunings *tunings = NULL;
-  if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, &cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, &cpu, &tunings, err) != TT_OK)) return false;
+  if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
-                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = o->skip, .tunings = tunings};
+                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;
     p->groups[i].optimizer = o->groups[i].optimizer;
@@ -54,12 +53,32 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
   return status;
 }
 
+static void put_text(FILE *f, const char *text) { text ? fprintf(f, " %zu:%s", strlen(text), text) : fprintf(f, " -"); }
+
+/* All options that decide what the program is, as a text; malloc'ed, NULL: no memory. */
+static char *how_of(const tt_compile_options *o, const pass_options *p) {
+  char *text = NULL, *tuned = p->tunings ? pass_tunings_text(p->tunings) : NULL;
+  size_t size;
+  FILE *f = p->tunings && !tuned ? NULL : open_memstream(&text, &size);
+  if (f) {
+    fprintf(f, "%d %d %d %d %a %lld %d", p->train, p->gradients, p->accumulate, p->collect, p->clip_norm, (long long)o->memory_budget, !o->memory_budget ? 0 : o->n_threads ? o->n_threads : rt_team_default_size());
+    put_text(f, p->optimizer), put_text(f, p->hyper), put_text(f, p->skip), put_text(f, tuned);
+    for (int i = 0; i < p->n_groups; i++) put_text(f, p->groups[i].pattern), put_text(f, p->groups[i].optimizer), put_text(f, p->groups[i].hyper);
+    if (fclose(f)) free(text), text = NULL;
+  }
+  free(tuned);
+  return text;
+}
+
 tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_program **program, tt_error *err) {
   const tt_compile_options none = {0}, *o = options ? options : &none;
   tt_error own = {0};
   if (!err) err = &own;
   pass_options p;
   ir_graph *ready;
+  cg_cpu cpu;
+  cg_cache cache;
+  rt_key key;
   *program = NULL;
   bool interp = o->backend && !strcmp(o->backend, "interp");
   if (o->backend && !interp && strcmp(o->backend, "jit"))
@@ -68,16 +87,24 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
     return tt_fail(err, TT_INVALID, "error: a program for %d batches an update%s\n  at tt_compile of @%s\n  fix: give accumulate 2 or more, or 0 and no collect", o->accumulate, o->collect ? " that collects" : "", g->name);
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
-  if (!pass_options_of(o, interp, true, &p, err)) return err->status;
+  if (!pass_options_of(o, interp, true, &cpu, &p, err)) return err->status;
   char note[4300];
   if (o->warn && tuned_note(p.tunings, o->tuned, note, sizeof note)) o->warn(o->user, note);
-  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
+  char *how = interp || g->error.status ? NULL : how_of(o, &p);
   cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .kernel = o->kernel, .warn = o->warn, .user = o->user, .stop = o->stop};
+  if (how) {
+    cg_cache_open(&cache);
+    key = cg_keep_key(g, &cpu, how);
+    c.cache = &cache, c.keep = &key;
+    free(how);
+    if (!o->watch && cg_keep_get(&cache, &key, &c, program)) return pass_tunings_free(p.tunings), TT_OK;      /* who watches the passes wants to see them */
+  }
+  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
+  if (p.tunings) c.tuned = p.tunings->used;
   if (status == TT_OK) {
     status = interp ? cg_interp(ready, &c, program, err) : cg_jit(ready, &c, program, err);
     ir_graph_free(ready);
   }
-  if (status == TT_OK && p.tunings) (*program)->tuned = p.tunings->used;
   pass_tunings_free(p.tunings);
   GIVE_BACK();
   return status;
@@ -85,8 +112,9 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
 
 tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err) {
   pass_options p;
+  cg_cpu cpu;
   *ready = NULL;
-  if (!pass_options_of(o, false, false, &p, err)) return err->status;
+  if (!pass_options_of(o, false, false, &cpu, &p, err)) return err->status;
   tt_status status = o->memory_budget ? plan_within(g, o, &p, ready, err) : pass_run(g, ready, NULL, NULL, &p, o->watch, o->user, err);
   pass_tunings_free(p.tunings);
   return status;

@@ -284,7 +284,7 @@ tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool 
   if (!err) err = &own;
   const tt_compile_options none = {0};
   tt_compile_options o = options ? *options : none;
-  o.watch = on_pass, o.kernel = on_kernel, o.warn = on_warning, o.user = &(listener){m, options ? options : &none};
+  o.watch = o.watch ? on_pass : NULL, o.kernel = on_kernel, o.warn = on_warning, o.user = &(listener){m, options ? options : &none};
   if (!o.backend) o.backend = m->backend;
   if (!o.cpu) o.cpu = m->cpu;
   if (!o.skip) o.skip = m->skip;

@@ -45,7 +45,7 @@ typedef struct {
   const void *context;           /* JIT kernels: rt_function_table; C kernels: constant data of context_bytes */
   int64_t tasks;
   uint32_t args, n_args;         /* its arguments: program.args[args ...] */
-  uint32_t context_bytes;        /* 0: rt_function_table, or what only this process has (the interpreter's graph, OpenBLAS) */
+  uint32_t context_bytes;        /* 0: rt_function_table, or what only this process has (the interpreter's graph) */
   uint16_t thread;               /* shares of tasks are dealt from this thread on (modulo the team); one task: it runs there */
   bool serial;                   /* runs on one thread whatever tasks is */
   bool barrier;                  /* all threads meet before it */

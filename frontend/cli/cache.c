@@ -41,8 +41,8 @@ int cli_cache(const cli_args *a) {
     return cli_fail(&err);
   }
   double mib = (double)t.bytes / (1 << 20);
-  if (t.remove) printf("%d of %d kernels removed, %.1f MiB, from %s\n", t.n - t.n_kept, t.n, mib, c.folder);
-  else if (t.list) printf("%d kernels, %.1f MiB of at most %.1f, in %s\n", t.n, mib, (double)c.limit / (1 << 20), c.folder);
-  else printf("%d kernels, %d whole, %d not, in %s\n", t.n, t.n - t.n_wrong, t.n_wrong, c.folder);
+  if (t.remove) printf("%d of %d kernels and programs removed, %.1f MiB, from %s\n", t.n - t.n_kept, t.n, mib, c.folder);
+  else if (t.list) printf("%d kernels and programs, %.1f MiB of at most %.1f, in %s\n", t.n, mib, (double)c.limit / (1 << 20), c.folder);
+  else printf("%d kernels and programs, %d whole, %d not, in %s\n", t.n, t.n - t.n_wrong, t.n_wrong, c.folder);
   return t.remove ? t.n_kept > 0 : action == 1 && t.n_wrong > 0;
 }

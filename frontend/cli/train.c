@@ -143,7 +143,7 @@ int cli_train(const cli_args *a) {
       .step_size = step_size, .gamma = gamma, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
       .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
-      .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
+      .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = watch.times ? cli_watch_pass : NULL, .kernel = cli_watch_kernel, .user = &watch};
     tt_status status = tt_train(m, &o, &result, &err);
     sigaction(SIGINT, &before, NULL);
     cli_warnings(m);

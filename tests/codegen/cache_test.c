@@ -63,11 +63,17 @@ static folder use_folder(void) {
   return f;
 }
 
-typedef struct { int n, wrong; uint64_t bytes; char path[40][400]; } seen;
+typedef struct { int n, wrong; uint64_t bytes; char path[40][400]; int programs; char program[400]; } seen;      /* n, path: kernels */
 static void see(void *user, const cg_cache_entry *e) {
   seen *s = user;
+  s->wrong += e->wrong != NULL;
+  if (!strncmp(e->about, "program ", 8)) {
+    snprintf(s->program, sizeof s->program, "%s", e->path);
+    s->programs++;
+    return;
+  }
   if (s->n < 40) snprintf(s->path[s->n], sizeof s->path[0], "%s", e->path);
-  s->n++, s->bytes += e->bytes, s->wrong += e->wrong != NULL;
+  s->n++, s->bytes += e->bytes;
 }
 static seen look(void) {
   cg_cache c;
@@ -83,7 +89,7 @@ Test(cache, the_same_bits_from_it) {
   notes a = compute(first), b = compute(second);
   cr_assert(a.kernels > 1 && a.cached == 0, "%d kernels, %d of them cached", a.kernels, a.cached);
   cr_assert(b.kernels == a.kernels && b.cached == a.kernels && b.warnings == 0, "%d of %d cached", b.cached, b.kernels);
-  cr_assert_eq(look().n, a.kernels);
+  cr_assert(look().n == a.kernels && look().programs == 1);
   setenv("TT_CACHE", "0", 1);
   cr_assert_eq(compute(without).cached, 0);
   cr_assert(!memcmp(first, second, sizeof first) && !memcmp(first, without, sizeof first));
@@ -121,6 +127,58 @@ Test(cache, a_damaged_file_is_a_miss_with_one_warning) {
     cr_assert(!memcmp(want, got, sizeof want));
     notes c = compute(got);
     cr_assert(c.warnings == 0 && c.cached == a.kernels, "damage %d is not mended", how);
+  }
+  folder_remove(&f);
+}
+
+/* A program's entry, damaged in each way, is made anew; its kernels are still there. One that stands for another program's is none. */
+Test(cache, a_damaged_program_is_compiled_again_from_its_kernels) {
+  folder f = use_folder();
+  float want[N], got[N];
+  notes a = compute(want);
+  for (int how = 0; how < 4; how++) {
+    damage(look().program, how);
+    notes b = compute(got), c = compute(got);
+    cr_assert(b.warnings == 1 && b.cached == a.kernels && c.warnings == 0 && c.cached == a.kernels, "damage %d: %d warnings, then %d", how, b.warnings, c.warnings);
+    cr_assert(!memcmp(want, got, sizeof want) && look().programs == 1 && look().wrong == 0);
+  }
+  folder_remove(&f);
+}
+
+/* With the passes watched the pipeline runs, whatever is kept. */
+static void on_pass(void *user, const char *pass, const ir_graph *g, double milliseconds) {
+  (void)pass, (void)g, (void)milliseconds;
+  ++*(int *)user;
+}
+
+static ir_graph *scaled(double by, const char *name, int line) {
+  ir_graph *g = ir_graph_new("scaled");
+  g->at_origin = ir_origin_add(g, "scaled.c", line, NULL, 0);
+  ir_ref x = ir_input(g, name, TT_F32, TT_SHAPE(100));
+  ir_output_add(g, "y", ir_ew2(g, IR_mul, x, ir_like(g, x, by)));
+  return g;
+}
+
+Test(cache, a_program_is_found_by_all_that_it_depends_on) {
+  folder f = use_folder();
+  static const struct { double by; const char *name; int line; const char *skip; int programs; } cases[] = {
+    {2, "x", 1, NULL, 1}, {2, "x", 1, NULL, 1}, {3, "x", 1, NULL, 2}, {2, "z", 1, NULL, 3}, {2, "x", 2, NULL, 4}, {2, "x", 1, "fuse", 5}, {2, "x", 1, NULL, 5}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tt_error err = {0};
+    rt_program *p[2];
+    int passes = 0;
+    ir_graph *g = scaled(cases[i].by, cases[i].name, cases[i].line);
+    tt_compile_options o = {.skip = cases[i].skip};
+    cr_assert_eq(tt_compile(g, &o, &p[0], &err), TT_OK, "%s", err.message);
+    cr_assert_eq(look().programs, cases[i].programs, "case %zu: %d programs", i, look().programs);
+    o.watch = on_pass, o.user = &passes;
+    cr_assert_eq(tt_compile(g, &o, &p[1], &err), TT_OK, "%s", err.message);
+    cr_assert(passes > 5 && look().programs == cases[i].programs);
+    cr_assert_str_eq(p[0]->steps[0].origin, p[1]->steps[0].origin);
+    cr_assert_str_eq(p[0]->slots[0].name, cases[i].name);
+    cr_assert(p[0]->n_steps == p[1]->n_steps && p[0]->n_slots == p[1]->n_slots && p[0]->arena_bytes == p[1]->arena_bytes);
+    rt_program_free(p[0]), rt_program_free(p[1]);
+    ir_graph_free(g);
   }
   folder_remove(&f);
 }
@@ -201,7 +259,7 @@ Test(cache, many_processes_share_it) {
   seen s = look();
   float got[N];
   notes a = compute(got);
-  cr_assert(s.wrong == 0 && s.n == a.kernels && a.cached == a.kernels, "%d files, %d wrong, %d kernels", s.n, s.wrong, a.kernels);
+  cr_assert(s.wrong == 0 && s.n == a.kernels && s.programs == 1 && a.cached == a.kernels, "%d files, %d wrong, %d kernels", s.n, s.wrong, a.kernels);
   folder_remove(&f);
 }
 
