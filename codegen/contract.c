@@ -164,6 +164,10 @@ static bool plan(contraction *c, int64_t phase) {
   for (int i = 0; i < ir_at(c->g, c->row)->rank; i++)
     if (c->axes[i].extent == 0) return true;           /* no results: no tasks */
   if (!measure_strides(c)) return false;
+  if (con_weights(c, false)) {
+    c->weights = true, c->n_tasks = con_weights_tasks(c);
+    return !c->lx->err->status;
+  }
   if (!con_choose(c)) return false;
   bool reads_rows = c->vec >= 0 && c->pack && c->n_rows_all * c->n_outer_all < 4 && c->n_sum &&
                     con_magnitude(&c->axes[c->sum[c->n_sum - 1]], A) <= 1 && con_magnitude(&c->axes[c->sum[c->n_sum - 1]], B) <= 1;
@@ -222,7 +226,8 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
       c->task = lp_mod(k, lp_add(k, lp_var(k, 0), lp_int(k, back)), c->n_tasks);        /* task - done, and its range is known */
     }
     done += c->n_tasks;
-    if (c->dots) con_dot_products(c);
+    if (c->weights) con_weights_build(c);
+    else if (c->dots) con_dot_products(c);
     else con_register_tiles(c);
   }
   if (ok) lp_unroll(k);

@@ -1,5 +1,6 @@
 /* contract.h: what the parts of the contraction generator share: contract.c has the form of a matmul or conv as axes and strides, contract_choose.c
- * the cost model that picks the roles of the axes, the tile, packing and blocks, contract_build.c makes the loops. */
+ * the cost model that picks the roles of the axes, the tile, packing and blocks, contract_build.c makes the loops;
+ * weights.c and winograd.c have forms of their own. */
 #ifndef TT_CONTRACT_H
 #define TT_CONTRACT_H
 
@@ -50,6 +51,7 @@ typedef struct {
   int64_t group, n_groups;                                  /* panels of a task */
   int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */
+  bool weights;                                             /* nothing of this: weights.c */
   int64_t per_task;                                         /* of dot products */
 } contraction;
 
@@ -62,9 +64,18 @@ int64_t con_nearest_divisor(int64_t n, int64_t wanted);                         
 
 /* contract_choose.c */
 bool con_choose(contraction *c);              /* false: a plan entry of the kernel cannot be had */
+/* A plan entry of the kernel (from a tuner or a user) that replaces what would be chosen: value i of `name`, within least..most. false: there is none. */
+bool con_planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64_t least, int64_t most, int64_t *value);
 
 /* winograd.c */
 void con_winograd(lower_ctx *lx, ir_ref row);
+lp_ref con_keep(lp_kernel *k, lp_cursor *at, tt_dtype t, lp_ref value);                               /* in a local of its own */
+void con_winograd_input(lp_kernel *k, lp_cursor *at, tt_dtype t, int tile, const lp_ref *x, lp_ref *y);      /* y = B^T x, tile + 2 of each */
+
+/* weights.c */
+bool con_weights(const contraction *c, bool winograd);       /* is it a weight's gradient that is made as said there; one that Winograd's form exists of? */
+int64_t con_weights_tasks(contraction *c);
+void con_weights_build(contraction *c);
 
 /* contract_build.c */
 void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *index, lp_ref value);   /* row has this value there: epilogue and stores */

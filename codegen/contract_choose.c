@@ -71,8 +71,7 @@ bool con_costly(const ir_graph *g, uint32_t region) {
   return false;
 }
 
-/* A plan entry of the kernel (from a tuner or a user) that replaces what would be chosen: value i of `name`, within least..most. false: there is none. */
-static bool planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64_t least, int64_t most, int64_t *value) {
+bool con_planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64_t least, int64_t most, int64_t *value) {
   uint32_t count;
   const int64_t *values = ir_kernel_get(c->g, c->lx->region, name, &count);
   if (!values || c->lx->err->status) return false;
@@ -135,8 +134,8 @@ bool con_choose(contraction *c) {
     return !c->lx->err->status;
   }
   choose_tile(c, machine_lanes);
-  if (planned(c, "tile", 0, 2, 1, 64, &given)) c->tile = given < c->n_rows_all ? given : c->n_rows_all;
-  if (planned(c, "tile", 1, 2, 2, 256, &given)) c->lanes = given;
+  if (con_planned(c, "tile", 0, 2, 1, 64, &given)) c->tile = given < c->n_rows_all ? given : c->n_rows_all;
+  if (con_planned(c, "tile", 1, 2, 2, 256, &given)) c->lanes = given;
   int64_t whole = (c->n_rows_all + c->tile - 1) / c->tile;
   c->tile = (c->n_rows_all + whole - 1) / whole;         /* balanced: tiles differ by a row at most */
 
@@ -149,13 +148,13 @@ bool con_choose(contraction *c) {
   c->slow = con_costly(c->g, c->lx->region);
   bool can_be_inside = unit && !c->slow && v->extent > c->lanes;
   c->inside = can_be_inside && lower_n_results(c->lx) > 1 && sum_all <= 256 && sum_all * v->extent * bytes <= c->cpu->l2;
-  if (planned(c, "blocks", 0, 1, 1, sum_all < 1 ? 1 : sum_all, &given) && given > 1) c->inside = false;
-  if (planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
+  if (con_planned(c, "blocks", 0, 1, 1, sum_all < 1 ? 1 : sum_all, &given) && given > 1) c->inside = false;
+  if (con_planned(c, "inside", 0, 1, 0, can_be_inside, &given)) c->inside = given;
   /* Copying a panel costs two cycles a step, or two stores in the first tile, which some tens of rows, or the second tile, pay back when the steps through the
    * operand are long: they miss the TLB, and multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
   c->pack = !unit || ((rows >= 32 || (c->n_outer_all == 1 && !c->inside && rows > c->tile)) && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
-  if (planned(c, "pack", 0, 1, !unit, 1, &given)) c->pack = given;
+  if (con_planned(c, "pack", 0, 1, !unit, 1, &given)) c->pack = given;
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
@@ -174,14 +173,14 @@ bool con_choose(contraction *c) {
     c->block = outermost;
   }
   if (c->pack && outermost > most && !c->inside) c->n_blocks = (outermost + most - 1) / most;
-  if (planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
+  if (con_planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
   /* The results are few beside the sum: an update as their epilogue is a loop over the partial sums, which compiles much sooner than unrolled. */
   if (c->n_blocks > 1 && between > 1 && lower_n_results(c->lx) > 1) c->slow = true;
   c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
-  if (planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
+  if (con_planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
   c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
   /* Panels of a group share what is read, or copied, of the rows. */
   int64_t kept = sum_all ? 4 * c->cpu->l2 / (sum_all * c->lanes * bytes) : 1;
@@ -190,7 +189,7 @@ bool con_choose(contraction *c) {
   bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 1024;
   if (pixels) c->group = kept;
   if (c->group < 1) c->group = 1;
-  if (planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
+  if (con_planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
   if (c->inside) c->group = panels;
   c->n_groups = (panels + c->group - 1) / c->group;
@@ -205,12 +204,12 @@ bool con_choose(contraction *c) {
   while (enough * work < 1000000 && enough < rows && 2 * enough <= most_rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
-    if (planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given < c->n_outer_all ? given : c->n_outer_all;
+    if (con_planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given < c->n_outer_all ? given : c->n_outer_all;
     c->chunk = con_nearest_divisor(c->n_outer_all, c->chunk);
     c->n_chunks = c->n_outer_all / c->chunk;
   } else {
     c->chunk = (enough + c->tile - 1) / c->tile;
-    if (planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given;
+    if (con_planned(c, "chunk", 0, 1, 1, INT32_MAX, &given)) c->chunk = given;
     if (c->chunk >= tiles) c->chunk = tiles;
     c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
     /* Chunks of equally many rows, when there are about as many. */

@@ -23,38 +23,41 @@ typedef struct {
 
 /* ---- transforms ---- */
 
-static lp_ref keep(wino *w, lp_cursor *at, lp_ref value) {
-  lp_stmt *s = lp_append(w->k, at, LS_LOCAL);
-  s->local = lp_local_add(w->k, "x", w->t, 1), s->value = value;
-  return lp_get(w->k, s->local, 0);
+lp_ref con_keep(lp_kernel *k, lp_cursor *at, tt_dtype t, lp_ref value) {
+  lp_stmt *s = lp_append(k, at, LS_LOCAL);
+  s->local = lp_local_add(k, "x", t, 1), s->value = value;
+  return lp_get(k, s->local, 0);
 }
-static lp_ref add(wino *w, lp_cursor *at, lp_ref a, lp_ref b) { return keep(w, at, lp_op(w->k, IR_add, w->t, a, b, 0)); }
-static lp_ref sub(wino *w, lp_cursor *at, lp_ref a, lp_ref b) { return keep(w, at, lp_op(w->k, IR_sub, w->t, a, b, 0)); }
-static lp_ref mul_add(wino *w, lp_cursor *at, double f, lp_ref a, lp_ref b) { return keep(w, at, lp_fma(w->k, lp_const(w->k, w->t, f), a, b)); }
 
-/* y = B^T x */
-static void input_side(wino *w, lp_cursor *at, const lp_ref *x, lp_ref *y) {
-  if (w->m == 2) {
-    y[0] = sub(w, at, x[0], x[2]), y[1] = add(w, at, x[1], x[2]), y[2] = sub(w, at, x[2], x[1]), y[3] = sub(w, at, x[1], x[3]);
+typedef struct { lp_kernel *k; lp_cursor *at; tt_dtype t; } place;
+static lp_ref add(const place *p, lp_ref a, lp_ref b) { return con_keep(p->k, p->at, p->t, lp_op(p->k, IR_add, p->t, a, b, 0)); }
+static lp_ref sub(const place *p, lp_ref a, lp_ref b) { return con_keep(p->k, p->at, p->t, lp_op(p->k, IR_sub, p->t, a, b, 0)); }
+static lp_ref mul_add(const place *p, double f, lp_ref a, lp_ref b) { return con_keep(p->k, p->at, p->t, lp_fma(p->k, lp_const(p->k, p->t, f), a, b)); }
+
+void con_winograd_input(lp_kernel *k, lp_cursor *at, tt_dtype t, int tile, const lp_ref *x, lp_ref *y) {
+  const place *w = &(place){k, at, t};
+  if (tile == 2) {
+    y[0] = sub(w, x[0], x[2]), y[1] = add(w, x[1], x[2]), y[2] = sub(w, x[2], x[1]), y[3] = sub(w, x[1], x[3]);
     return;
   }
-  lp_ref e = mul_add(w, at, -4, x[2], x[4]), o = mul_add(w, at, -4, x[1], x[3]), f = sub(w, at, x[4], x[2]), p = sub(w, at, x[3], x[1]);
-  y[0] = mul_add(w, at, 4, x[0], mul_add(w, at, -5, x[2], x[4]));
-  y[1] = add(w, at, e, o), y[2] = sub(w, at, e, o);
-  y[3] = mul_add(w, at, 2, p, f), y[4] = mul_add(w, at, -2, p, f);
-  y[5] = mul_add(w, at, 4, x[1], mul_add(w, at, -5, x[3], x[5]));
+  lp_ref e = mul_add(w, -4, x[2], x[4]), o = mul_add(w, -4, x[1], x[3]), f = sub(w, x[4], x[2]), p = sub(w, x[3], x[1]);
+  y[0] = mul_add(w, 4, x[0], mul_add(w, -5, x[2], x[4]));
+  y[1] = add(w, e, o), y[2] = sub(w, e, o);
+  y[3] = mul_add(w, 2, p, f), y[4] = mul_add(w, -2, p, f);
+  y[5] = mul_add(w, 4, x[1], mul_add(w, -5, x[3], x[5]));
 }
 
 /* y = A^T x */
-static void output_side(wino *w, lp_cursor *at, const lp_ref *x, lp_ref *y) {
-  lp_ref s = add(w, at, x[1], x[2]), d = sub(w, at, x[1], x[2]);
-  if (w->m == 2) {
-    y[0] = add(w, at, x[0], s), y[1] = sub(w, at, d, x[3]);
+static void output_side(wino *o, lp_cursor *at, const lp_ref *x, lp_ref *y) {
+  const place *w = &(place){o->k, at, o->t};
+  lp_ref s = add(w, x[1], x[2]), d = sub(w, x[1], x[2]);
+  if (o->m == 2) {
+    y[0] = add(w, x[0], s), y[1] = sub(w, d, x[3]);
     return;
   }
-  lp_ref s2 = add(w, at, x[3], x[4]), d2 = sub(w, at, x[3], x[4]);
-  y[0] = add(w, at, add(w, at, x[0], s), s2), y[1] = mul_add(w, at, 2, d2, d);
-  y[2] = mul_add(w, at, 4, s2, s), y[3] = add(w, at, mul_add(w, at, 8, d2, d), x[5]);
+  lp_ref s2 = add(w, x[3], x[4]), d2 = sub(w, x[3], x[4]);
+  y[0] = add(w, add(w, x[0], s), s2), y[1] = mul_add(w, 2, d2, d);
+  y[2] = mul_add(w, 4, s2, s), y[3] = add(w, mul_add(w, 8, d2, d), x[5]);
 }
 
 /* ---- the three steps ---- */
@@ -91,12 +94,12 @@ static void transform_input(wino *w, lp_cursor *at) {
   lp_ref c = lp_var(k, var);
   for (int j = 0; j < a; j++) {
     for (int i = 0; i < a; i++)
-      in[i] = keep(w, &inside, lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}));
-    input_side(w, &inside, in, out);
+      in[i] = con_keep(k, &inside, w->t, lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}));
+    con_winograd_input(k, &inside, w->t, w->m, in, out);
     for (int i = 0; i < a; i++) mid[i * a + j] = out[i];
   }
   for (int i = 0; i < a; i++) {
-    input_side(w, &inside, mid + i * a, out);
+    con_winograd_input(k, &inside, w->t, w->m, mid + i * a, out);
     for (int j = 0; j < a; j++) {
       lp_stmt *s = lp_append(k, &inside, LS_STORE);
       s->buffer = w->v, s->index = lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->C), c), s->value = out[j];
@@ -141,7 +144,7 @@ static void transform_output(wino *w, lp_cursor *at, lp_ref panel, int64_t width
   lp_for(k, &body, var, 0, width, w->lanes, &inside);
   lp_ref l = lp_var(k, var), o = lp_add(k, lp_mul(k, panel, w->L), l);
   for (int j = 0; j < a; j++) {
-    for (int i = 0; i < a; i++) in[i] = keep(w, &inside, lp_load(k, w->products, lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->L), l), 0, 0));
+    for (int i = 0; i < a; i++) in[i] = con_keep(k, &inside, w->t, lp_load(k, w->products, lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->L), l), 0, 0));
     output_side(w, &inside, in, out);
     for (int i = 0; i < m; i++) mid[i * a + j] = out[i];
   }

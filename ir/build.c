@@ -338,7 +338,7 @@ ir_ref ir_conv(ir_graph *g, ir_ref x, ir_ref w, const ir_conv_attrs *attrs) {
     if (!c.x_dilation[i]) c.x_dilation[i] = 1;
   }
   put_list(&to, c.stride, n), put_list(&to, c.lo, n), put_list(&to, c.hi, n), put_list(&to, c.dilation, n), put_list(&to, c.x_dilation, n);
-  put(&to, c.split ? c.split : 1);
+  put(&to, c.split ? c.split : 1), put(&to, c.winograd);
   return EMIT(IR_conv, &to, x, w);
 }
 

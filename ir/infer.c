@@ -418,6 +418,8 @@ static bool infer_conv(ctx *c) {
     if (!size_of(&d, d, 1, lo[i]) || !size_of(&d, d, 1, hi[i])) FAIL("pad less", "axis %d becomes too long to count", 3 + i);
     if (!windows(c, d, k, stride[i], dilation[i], 3 + i, &c->s.dim[3 + i])) return false;
   }
+  int64_t tile = ir_int(&c->row, "winograd");
+  if (tile != 0 && tile != 4) FAIL("take 0 or 4", "winograd=%lld", LL(tile));
   return split(c, x.dim[2]);
 }
 

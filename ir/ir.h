@@ -192,7 +192,7 @@ ir_ref ir_mean(ir_graph *g, ir_ref a, const int *axes, int n, bool keep);
 ir_ref ir_arg(ir_graph *g, ir_op op, ir_ref a, int axis);                           /* argmax argmin */
 ir_ref ir_cumsum(ir_graph *g, ir_ref a, int axis, bool exclusive, bool reversed);
 TT_API ir_ref ir_matmul(ir_graph *g, ir_ref a, ir_ref b, bool ta, bool tb, int64_t split);    /* leading axes equal */
-typedef struct { int64_t stride[3], lo[3], hi[3], dilation[3], x_dilation[3]; int64_t split; } ir_conv_attrs;  /* zeros where 1 is the neutral value count as 1 */
+typedef struct { int64_t stride[3], lo[3], hi[3], dilation[3], x_dilation[3]; int64_t split, winograd; } ir_conv_attrs;  /* zeros where 1 is the neutral value count as 1 */
 ir_ref ir_conv(ir_graph *g, ir_ref x, ir_ref w, const ir_conv_attrs *attrs);
 ir_ref ir_winograd(ir_graph *g, ir_ref x, ir_ref u, int64_t tile, const int64_t *size);        /* size: O, H, W */
 ir_ref ir_gather(ir_graph *g, ir_ref x, ir_ref index, int axis);

@@ -269,7 +269,7 @@ static ir_ref plain_conv(ir_graph *g, const ir_node *n, ir_ref x, ir_ref w) {
   int D = ir_at(g, x)->rank - 3;
   const int64_t *stride = ir_ints(n, "stride", NULL), *lo = ir_ints(n, "lo", NULL), *hi = ir_ints(n, "hi", NULL), *x_dilation = ir_ints(n, "x_dilation", NULL);
   int64_t before[TT_MAX_RANK] = {0}, after[TT_MAX_RANK] = {0}, between[TT_MAX_RANK] = {0}, phases = 1;
-  ir_conv_attrs a = {.split = ir_int(n, "split")};
+  ir_conv_attrs a = {.split = ir_int(n, "split"), .winograd = ir_int(n, "winograd")};
   bool plain = true;
   for (int i = 0; i < D; i++) {
     int64_t d = x_dilation[i], rest = stride[i];

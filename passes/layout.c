@@ -186,7 +186,7 @@ static void reshape(ctx *c, ir_ref r) {
 
 static void convolution(ctx *c, ir_ref r) {
   const ir_node *n = ir_at(c->in, r);
-  ir_conv_attrs a = {.split = 1};
+  ir_conv_attrs a = {.split = 1, .winograd = ir_int(n, "winograd")};
   int D = n->rank - 3, perm[TT_MAX_RANK] = {0};
   for (int i = 0; i < D; i++) {
     a.stride[i] = ir_ints(n, "stride", NULL)[i], a.lo[i] = ir_ints(n, "lo", NULL)[i], a.hi[i] = ir_ints(n, "hi", NULL)[i];

@@ -1,4 +1,4 @@
-/* winograd.c: 3x3 convolutions of stride 1, forward and input gradient, in Winograd's form (Lavin & Gray 2015), where a cost model finds that faster.
+/* winograd.c: 3x3 convolutions of stride 1 in Winograd's form (Lavin & Gray 2015), where a cost model finds that faster.
  *
  *     %y = conv(%x, %w) : f32[N,1,O,H,W]     gives     %u = matmul(G (x) G, %w') : f32[P,36,C,L]      the weights, transformed, in panels of L output channels
  *                                                      %y = winograd(%x, %u, tile=4, size=[O,H,W])
@@ -44,6 +44,25 @@ static int64_t choose(const ir_graph *g, const ir_node *n, int64_t panel, int64_
     if (c >= 0 && c < best) best = c, chosen = tile;
   }
   return chosen;
+}
+
+/* Is conv n the gradient of 3x3 weights, of channels-last images, and faster by F(3x3,4x4)? x is [C,1,N,X,Y], its w dy [1,O,N,H,W]. */
+static bool is_weight_gradient(const ir_graph *g, const ir_node *n, int64_t v) {
+  if (n->op != IR_conv || n->dtype != TT_F32) return false;
+  const ir_node *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
+  int first = ir_int(n, "split") > 1;
+  if (x->rank != 5 || x->dim[1] != 1 || n->dim[first + 3] != 3 || n->dim[first + 4] != 3 || x->op != IR_permute || w->op != IR_permute) return false;
+  for (int i = 0; i < 2; i++)
+    if (ir_ints(n, "stride", NULL)[i] != 1 || ir_ints(n, "dilation", NULL)[i] != 1 || ir_ints(n, "x_dilation", NULL)[i] != 1 || ir_ints(n, "lo", NULL)[i] || ir_ints(n, "hi", NULL)[i]) return false;
+  if (ir_ints(x, "perm", NULL)[0] != 4 || ir_ints(w, "perm", NULL)[1] != 4) return false;
+  double C = (double)x->dim[0], O = (double)w->dim[1], pixels = (double)(w->dim[3] * w->dim[4]), tiles = round_up(w->dim[3], 4) * round_up(w->dim[4], 4) / 16;
+  if (C < 8 || O < 8 || (double)x->dim[2] * pixels < 256) return false;
+  double as_it_is = pixels * 9 * C * O / (2 * (double)v) / 0.9, transformed = tiles * (36 * C * O / (2 * (double)v) / 0.8 + (round_up(x->dim[0], v) * 220 + round_up(w->dim[1], v) * 150) / (double)v);
+  return transformed * 1.1 < as_it_is;
+}
+
+static ir_ref weight_gradient(ir_graph *g, ir_ref x, ir_ref dy, const ir_node *n) {
+  return ir_conv(g, x, dy, &(ir_conv_attrs){.split = ir_int(n, "split"), .winograd = 4});
 }
 
 /* w [1,O,C,3,3] as [P,a,C,L]: each panel's 3x3 weights as columns, times the 9 columns of G (x) G. */
@@ -109,6 +128,12 @@ tt_status pass_winograd(const ir_graph *in, ir_graph *out, const pass_options *o
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
     int64_t panel = n->rank == 5 && n->dim[2] <= v ? v : 2 * v, tile = n->op == IR_conv ? choose(in, n, panel, v) : 0;
+    if (is_weight_gradient(in, n, v)) {
+      out->at_origin = ir_origin_copy(out, in, n->origin);
+      map[r] = weight_gradient(out, map[n->args[0]], map[n->args[1]], n);
+      out->at_origin = 0;
+      continue;
+    }
     if (!tile) {
       map[r] = ir_rebuild(in, out, r, map);
       continue;
