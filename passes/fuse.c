@@ -35,6 +35,7 @@ typedef struct {
   list *members, *reads, *readers;   /* of a group: its solid rows; of a solid row: solid rows and leaves that it reads, those that read it */
   list *later;                       /* of a solid row: next values of params that it reads, which are to be written in place */
   int n_groups;
+  int *place, *at_place;             /* an order of the groups in which all that lists say goes forward: of a group, its place; of a place, its group, or -1 */
   int *seen, stamp;                  /* of each row: marks of the last walk */
   int *seen_group, group_stamp;
   bool failed;
@@ -204,6 +205,38 @@ static int latest_first(const void *a, const void *b) {
   return (x < y) - (x > y);
 }
 
+/* Puts the groups, a row each, in order: by number, but readers of a param before its next value. Where they need that value themselves the wish is dropped. */
+static bool order_rows(fuser *f) {
+  size_t n = f->g->n_nodes;
+  int *reads = calloc(n, sizeof *reads), *others = calloc(n, sizeof *others), placed = 0;
+  f->place = malloc(n * sizeof *f->place), f->at_place = malloc(n * sizeof *f->at_place);
+  bool ok = reads && others && f->place && f->at_place;
+  for (ir_ref r = 1; ok && r < n; r++) {
+    if (f->solid[r]) f->place[f->group[r]] = -1;
+    for (int k = 0; f->solid[r] && k < f->readers[r].n; k++) reads[f->readers[r].at[k]]++;
+    for (int k = 0; f->solid[r] && k < f->later[r].n; k++) others[f->later[r].at[k]]++;
+  }
+  for (bool force = false; ok && placed < f->n_groups;) {
+    int before = placed;
+    for (ir_ref r = 1; r < n && !(force && placed > before); r++) {
+      if (!f->solid[r] || f->place[f->group[r]] >= 0 || reads[r] || (others[r] && !force)) continue;
+      f->at_place[f->place[f->group[r]] = placed++] = f->group[r];
+      for (int k = 0; k < f->readers[r].n; k++) reads[f->readers[r].at[k]]--;
+      for (int k = 0; k < f->later[r].n; k++) others[f->later[r].at[k]]--;
+    }
+    force = placed == before;
+  }
+  for (ir_ref r = 1; ok && r < n; r++) {
+    list *l = &f->later[r];
+    int kept = 0;
+    for (int k = 0; f->solid[r] && k < l->n; k++)
+      if (f->place[f->group[r]] < f->place[f->group[l->at[k]]]) l->at[kept++] = l->at[k];
+    l->n = kept;
+  }
+  free(reads), free(others);
+  return ok;
+}
+
 static bool start(fuser *f) {
   const ir_graph *g = f->g;
   size_t n = g->n_nodes;
@@ -229,7 +262,7 @@ static bool start(fuser *f) {
     for (int k = 0; k < f->readers[p].n && f->solid[value]; k++)
       if (f->readers[p].at[k] != value) push(f, &f->later[f->readers[p].at[k]], value);
   }
-  return !f->failed;
+  return !f->failed && order_rows(f);
 }
 
 static void finish(fuser *f) {
@@ -239,16 +272,18 @@ static void finish(fuser *f) {
     if (f->readers) free(f->readers[r].at);
     if (f->later) free(f->later[r].at);
   }
-  free(f->live), free(f->turned), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group);
+  free(f->live), free(f->turned), free(f->solid), free(f->forced), free(f->kept), free(f->param), free(f->group), free(f->seen), free(f->seen_group), free(f->place), free(f->at_place);
   free(f->members), free(f->reads), free(f->readers), free(f->later);
 }
 
 /* ---- joining ---- */
 
-/* Does a path lead from group a to group b through others? Readers of a param come before its next value. */
+/* Does a path lead from group a, which stands first, to group b through others? Readers of a param come before its next value. When none does, the groups
+ * between them that a leads to are those with the present stamp. */
 static bool path_through(fuser *f, int a, int b) {
   list todo = {0};
   bool found = false;
+  int last = f->place[b];
   f->group_stamp++;
   f->seen_group[a] = f->group_stamp;
   for (int at = a, first = 1; !found; first = 0) {
@@ -261,7 +296,7 @@ static bool path_through(fuser *f, int a, int b) {
       for (int k = 0; k < next->n && !found; k++) {
         int to = f->group[next->at[k]];
         if (to == b) found = at != a;
-        else if (f->seen_group[to] != f->group_stamp) {
+        else if (f->seen_group[to] != f->group_stamp && f->place[to] < last) {
           f->seen_group[to] = f->group_stamp;
           push(f, &todo, (ir_ref)to);
         }
@@ -270,6 +305,23 @@ static bool path_through(fuser *f, int a, int b) {
   }
   free(todo.at);
   return found;
+}
+
+static void put_at(fuser *f, int place, int which) { f->at_place[f->place[which] = place] = which; }
+
+/* Groups a and b become the one group `joined`, behind what stands between them but for what a leads to, as path_through has marked it. */
+static void place_together(fuser *f, int a, int b, int joined) {
+  int from = f->place[a], to = f->place[b], at = from;
+  list after = {0};
+  for (int i = from + 1; i < to; i++) {
+    int x = f->at_place[i];
+    if (x >= 0 && f->seen_group[x] == f->group_stamp) push(f, &after, (ir_ref)x);
+    else if (x >= 0) put_at(f, at++, x);
+  }
+  put_at(f, at++, joined);
+  for (int i = 0; i < after.n; i++) put_at(f, at++, (int)after.at[i]);
+  while (at <= to) f->at_place[at++] = -1;
+  free(after.at);
 }
 
 static bool read_outside(const fuser *f, ir_ref r, int a, int b) {
@@ -364,10 +416,11 @@ static bool try_join(fuser *f, int a, int b) {
   for (int i = 0; ok && i < rows.n; i++)               /* else schedule has to copy it, which is cheap only beside a large kernel */
     if (result[i] && f->param[rows.at[i]] && tt_shape_count(&k.space) < 32768)
       ok = form_in_place(f->g, rows.at, rows.n, result, rows.at[i], f->param[rows.at[i]]);
-  ok = ok && worth_it(f, &rows, result, &k, use)
-    && !path_through(f, a, b) && !path_through(f, b, a);
+  int first = f->place[a] < f->place[b] ? a : b, second = first == a ? b : a;
+  ok = ok && worth_it(f, &rows, result, &k, use) && !path_through(f, first, second);
   free(rows.at);
   if (!ok) return false;
+  place_together(f, first, second, a);
   for (int i = 0; i < f->members[b].n; i++) {
     push(f, &f->members[a], f->members[b].at[i]);
     f->group[f->members[b].at[i]] = a;
