@@ -42,6 +42,8 @@ typedef struct {
   bool pack, keep;                                          /* panels are copied to scratch; all of a group's, for all tasks of a call that share them */
   bool ahead;                                               /* few rows: what stands in memory is asked for ahead of its use */
   bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
+  bool once;                                                /* pack_first, and no other chunk reads the panel: the next one takes its place */
+  bool next;                                                /* all tiles of a panel ask for a share of what the next one is packed from */
   bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
   bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */
   int cut;                                                  /* the first summed axes, counted as one, are cut into blocks */

@@ -29,6 +29,7 @@ typedef struct {
   lp_ref block_from; int64_t block_size; bool first_block, last_block;      /* of the outermost summed axis */
   lp_ref at[MAX_AXES], flat;    /* flat: step of the sum, where it is packed */
   int64_t width;                /* places of the panel that exist */
+  lp_ref number;                /* of the tile in its chunk */
   lp_ref packed;                /* 0, or: the first tile of the chunk is done already where this holds */
   bool packing;
 } tile_place;
@@ -76,6 +77,7 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place
 static lp_ref panel_index(contraction *c, const tile_place *place, lp_ref flat, lp_ref lane) {
   lp_kernel *k = c->lx->k;
   int64_t inner = sum_extent(c, c->cut), steps = c->keep ? sum_extent(c, 0) : c->block * inner;
+  if (c->once) return lp_add(k, lp_mul(k, flat, c->lanes), lane);
   if (c->keep) flat = lp_add(k, flat, lp_mul(k, place->block_from, inner));
   return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, place->slot, steps), flat), c->lanes), lane);
 }
@@ -137,6 +139,43 @@ static void prefetch_ahead(contraction *c, lp_cursor *at_cursor, lp_ref x, lp_re
   s->buffer = (int)k->exprs[x].imm, s->index = lp_subst(k, k->exprs[x].a[0], (int)k->exprs[flat].imm, lp_add(k, flat, lp_int(k, AHEAD)));
 }
 
+/* What the next panel will be packed from is asked for by all tiles of this one, each its share, some lines ahead of every `piece` steps: at once it
+ * would be bound by the memory's latency, and in every step it would take the place of a load. */
+static void prefetch_next(contraction *c, lp_cursor *at_cursor, const tile_place *place, const lp_ref *now, lp_ref lane, lp_ref piece, int64_t length) {
+  lp_kernel *k = c->lx->k;
+  int64_t lines = (length + c->chunk - 1) / c->chunk, line = 64 / (int64_t)tt_dtype_size(ir_at(c->g, ir_at(c->g, c->row)->args[c->vector_op])->dtype);
+  lp_ref at[MAX_AXES];
+  memcpy(at, now, sizeof at);
+  int var = lp_var_add(k, "q", lines);
+  lp_cursor inside = *at_cursor;
+  if (c->n_chunks > 1) {                                 /* later chunks read panels that are packed */
+    lp_stmt *s = lp_append(k, at_cursor, LS_IF);
+    s->guard = place->packed;
+    inside.tail = &s->body;
+  }
+  lp_for(k, &inside, var, 0, lines, 0, &inside)->unroll = lines <= 2 * SHORT;
+  lp_ref step = lp_add(k, lp_add(k, lp_mul(k, place->number, place->block_size / c->chunk), lp_mul(k, piece, lines)), lp_var(k, var));
+  at[c->vec] = lp_add(k, lp_mul(k, lp_add(k, place->panel, lp_int(k, 1)), c->lanes), lp_add(k, lane, lp_int(k, line - 1)));      /* rows need not begin with a line */
+  at[c->sum[0]] = lp_add(k, place->block_from, step);
+  lp_ref x = con_operand(c, c->lx, c->vector_op, at);
+  lp_stmt *s = lp_append(k, &inside, LS_PREFETCH);
+  s->op = 2, s->buffer = (int)k->exprs[x].imm, s->index = k->exprs[x].a[0];
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
+static lp_cursor pieces(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref lane, lp_ref *flat) {
+  lp_kernel *k = c->lx->k;
+  int64_t length = con_nearest_divisor(place->block_size, 96), n = place->block_size / length;
+  int piece = lp_var_add(k, "j", n), var = lp_var_add(k, "k", length);
+  if (n > 1) lp_for(k, &at_cursor, piece, 0, n, 0, &at_cursor);
+  lp_ref j = n > 1 ? lp_var(k, piece) : lp_int(k, 0);
+  prefetch_next(c, &at_cursor, place, at, lane, j, length);
+  lp_for(k, &at_cursor, var, 0, length, 0, &at_cursor);
+  *flat = lp_add(k, lp_mul(k, j, length), lp_var(k, var));
+  at[c->sum[0]] = lp_add(k, place->block_from, *flat);
+  return at_cursor;
+}
+
 /* One tile of `rows` rows at row number first_row. */
 static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
   lp_kernel *k = c->lx->k;
@@ -152,7 +191,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
   lp_ref flat;
-  lp_cursor body = sum_loops(c, inside, place, at, &flat);
+  lp_cursor body = c->next ? pieces(c, inside, place, at, lane, &flat) : sum_loops(c, inside, place, at, &flat);
   int v = lp_local_add(k, "v", c->acc_type, 1);
   s = lp_append(k, &body, LS_LOCAL);
   s->local = v;
@@ -236,8 +275,8 @@ static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *pl
 
 typedef void tile_fn(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows);
 
-/* n tiles of `rows` rows from row number `from` on; the first is left out where skip holds (0: never). */
-static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, lp_ref skip, tile_fn *fn) {
+/* n tiles of `rows` rows from row number `from` on, `number` the first of them in the chunk, which is left out where skip holds (0: never). */
+static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, lp_ref skip, int64_t number, tile_fn *fn) {
   lp_kernel *k = c->lx->k;
   int64_t begin = skip == lp_const(k, TT_BOOL, 1);
   if (n <= begin) return;
@@ -255,6 +294,7 @@ static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   }
   place.first_row = lp_add(k, from, lp_mul(k, t, rows));
   place.stage_row = lp_add(k, stage_from, lp_mul(k, t, rows));
+  place.number = lp_add(k, t, lp_int(k, number));
   fn(c, &inside, &place, rows);
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
 }
@@ -276,14 +316,14 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
       unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
       stage = lp_mul(k, o, c->n_rows_all);
     }
-    tiles(c, &loop, place, from, high, c->tile, stage, place.packed, fn);
-    tiles(c, &loop, place, lp_add(k, from, at_low), low, c->tile - 1, lp_add(k, stage, at_low), 0, fn);
+    tiles(c, &loop, place, from, high, c->tile, stage, place.packed, 0, fn);
+    tiles(c, &loop, place, lp_add(k, from, at_low), low, c->tile - 1, lp_add(k, stage, at_low), 0, high, fn);
   } else {
     int64_t full = c->n_rows_all / c->tile, rest = c->n_rows_all % c->tile;
     int var = lp_var_add(k, "t", c->chunk);
     lp_for(k, &loop, var, 0, c->chunk, 0, &loop);
     lp_ref t = lp_add(k, lp_mul(k, place.chunk, c->chunk), lp_var(k, var));
-    place.first_row = lp_mul(k, t, c->tile), place.stage_row = lp_mul(k, lp_var(k, var), c->tile);
+    place.first_row = lp_mul(k, t, c->tile), place.stage_row = lp_mul(k, lp_var(k, var), c->tile), place.number = lp_var(k, var);
     bool uneven = full % c->chunk != 0;
     for (int part = 0; part < (rest ? 2 : 1); part++) {
       lp_cursor inside = loop;
@@ -372,7 +412,7 @@ static void panel_tiles(contraction *c, lp_cursor *at_cursor, tile_place place) 
   if (c->pack_first) {
     tile_place first = place;
     first.packing = true;
-    first.first_row = lp_mul(k, place.chunk, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), first.stage_row = lp_int(k, 0);
+    first.first_row = lp_mul(k, place.chunk, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), first.stage_row = first.number = lp_int(k, 0);
     lp_cursor inside = *at_cursor;
     if (c->n_chunks > 1) {
       lp_stmt *s = lp_append(k, at_cursor, LS_IF);
@@ -387,7 +427,7 @@ static void panel_tiles(contraction *c, lp_cursor *at_cursor, tile_place place) 
 
 /* One block of the sum: what is copied, then all tiles of the task. */
 static void block(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref group) {
-  if (c->pack && !c->keep) pack_group(c, at_cursor, place, group);
+  if (c->pack && !c->keep && !c->once) pack_group(c, at_cursor, place, group);
   tile_place all = place;
   all.packed = 0;
   if (c->copy) {
@@ -466,7 +506,7 @@ void con_register_tiles(contraction *c) {
   lp_kernel *k = c->lx->k;
   int64_t inner = sum_extent(c, c->cut), outermost = inner ? sum_extent(c, 0) / inner : 0;
   const ir_node *row = ir_at(c->g, c->row);
-  if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, row->args[c->vector_op])->dtype, c->group * (c->keep ? outermost : c->block) * inner * c->lanes, true, true);
+  if (c->pack) c->panel_buffer = lp_buffer_add(k, "panel", ir_at(c->g, row->args[c->vector_op])->dtype, (c->once ? c->block : c->group * (c->keep ? outermost : c->block)) * inner * c->lanes, true, true);
   if (c->copy) c->rows_buffer = lp_buffer_add(k, "rows", ir_at(c->g, row->args[c->scalar_op])->dtype, stage_rows(c) * (c->block + ROW_PAD), true, true);
   if (c->slow || c->n_blocks > 1) c->stage_buffer = lp_buffer_add(k, "stage", c->acc_type, stage_rows(c) * c->group * c->lanes, true, true);
 

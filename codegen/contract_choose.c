@@ -158,6 +158,10 @@ bool con_choose(contraction *c) {
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
+  /* Few rows are all read for one panel after the other: what is read of them in a block stays in L2. */
+  int64_t few = c->cpu->l2 * 7 / 8 / (rows * bytes), alone = few < most / 2 ? few : most / 2;
+  bool together = plain && unit && alone >= 256;
+  if (together) most = alone;
   if (most < 16) most = 16;
   /* A weight's gradient reads as many elements of its other operand, `between` in a step, of which a tile wants a few of each line: L2 would not keep
    * up. So a block is some lines of pixels, and what all tiles read of both operands stays in L1. */
@@ -201,6 +205,7 @@ bool con_choose(contraction *c) {
   int64_t enough = c->keep ? 48 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
   if (c->inside) enough = 2 * c->tile;
   int64_t most_rows = shared ? c->cpu->l2 / 8 / (v->extent * bytes) : rows;         /* the next panel reads the lines beside */
+  if (together) enough = rows;
   while (enough * work < 1000000 && enough < rows && 2 * enough <= most_rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
@@ -221,6 +226,9 @@ bool con_choose(contraction *c) {
     else c->tile = (c->chunk_rows + c->chunk - 1) / c->chunk;
   }
   c->ahead = unit && !c->pack && !c->inside && rows <= 3 * c->tile && sum_all * v->extent * bytes > c->cpu->l2;
-  c->pack_first = c->keep && !c->inside && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
+  c->once = c->n_chunks == 1 && c->pack;
+  c->pack_first = (c->keep || c->once) && !c->inside && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
+  c->once = c->once && c->pack_first;
+  c->next = c->pack_first && plain && c->chunk >= 4 && panels > 1;
   return !c->lx->err->status;
 }

@@ -74,7 +74,8 @@ static tt_shape shape(int rank, const int64_t *dim) {
 }
 #define SHAPE(...) shape((int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (int64_t[]){__VA_ARGS__})
 
-static void matmul_case(tt_dtype t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int64_t split, bool epilogue) {
+/* chunk: tiles of a task; 0: as the cost model says. */
+static void matmul_chunks(tt_dtype t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int64_t split, bool epilogue, int64_t chunk) {
   char what[128];
   snprintf(what, sizeof what, "matmul %s %lldx%lldx%lldx%lld ta=%d tb=%d split=%lld", tt_dtype_name(t), (long long)batch, (long long)m, (long long)n, (long long)k, ta, tb, (long long)split);
   ir_graph *g = ir_graph_new("f");
@@ -89,7 +90,12 @@ static void matmul_case(tt_dtype t, int64_t batch, int64_t m, int64_t n, int64_t
     if (!batch && split <= 1) r = ir_transpose(g, r, 0, 1);
   }
   ir_output_add(g, "r", r);
+  if (chunk) ir_kernel_plan(g, region, "chunk", &chunk, 1);
   check_kernel(g, a, b, region, what);
+}
+
+static void matmul_case(tt_dtype t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int64_t split, bool epilogue) {
+  matmul_chunks(t, batch, m, n, k, ta, tb, split, epilogue, 0);
 }
 
 Test(contract, matmul) {
@@ -109,6 +115,13 @@ Test(contract, matmul_split_and_long) {
   matmul_case(TT_F32, 0, 9, 12, 40, true, true, 5, false);
   matmul_case(TT_F64, 0, 3, 20, 2400, false, true, 1, false);
   matmul_case(TT_F32, 0, 9, 20, 4800, false, true, 1, true);
+}
+
+/* Packed panels: one chunk of rows and a cut sum, or several chunks; the panel that follows is asked for ahead, the last one too. */
+Test(contract, matmul_packed) {
+  matmul_case(TT_F32, 0, 33, 40, 1100, false, false, 1, false);
+  matmul_case(TT_F32, 2, 47, 268, 64, false, false, 1, false);
+  matmul_chunks(TT_F32, 0, 50, 260, 64, false, false, 1, true, 4);
 }
 
 typedef struct { int64_t n, g, c, o, size, kernel, stride, dilation, split; bool channels_last; int64_t x_dilation, lo, hi; } conv_case;
