@@ -477,9 +477,10 @@ lp_ref lower_pull(lower_ctx *lx, ir_ref r, const lp_ref *index) {
   lp_ref at[TT_MAX_RANK];
   tidy(lx, n, index, at);
   const hook *h = st->hooks[r - st->first];
-  if (h) {
-    if (n->rank && memcmp(h->index, at, (size_t)n->rank * sizeof *at)) lower_fail(lx, "it is read at another index than it is computed at", r);
-    return h->value;
+  if (h) {                            /* what is only kept may be wanted elsewhere too: a gather picks from the row */
+    bool there = !n->rank || !memcmp(h->index, at, (size_t)n->rank * sizeof *at), only_kept = ir_ops[n->op].kind == IR_ELEMENTWISE || ir_ops[n->op].kind == IR_MOVEMENT;
+    if (!there && !(only_kept && n->op != IR_fold)) lower_fail(lx, "it is read at another index than it is computed at", r);
+    if (there || lx->state->failed) return h->value;
   }
   const memo *m = &st->memos[memo_slot(st, r, st->guard, at, n->rank)];
   if (m->row) return m->value;

@@ -8,8 +8,8 @@
  *     %b = broadcast(%m, shape=[64,10], dims=[0])            wanted at axes 0, 1 of S
  *     %y = sub(%x, %b) : f32[64,10]                          a result of shape S: wanted at axes 0, 1 of S
  *
- * Movement that does more than rename axes (slices, merges of axes, gathers) makes a demand "lost": elementwise rows are computed
- * wherever they are wanted, reductions only at P.
+ * Movement that does more than rename axes (slices, merges of axes, gathers) makes a demand "lost" along the axes that it touches: elementwise rows
+ * are computed wherever they are wanted, reductions only at P. So the entry of a row that a gather picks may follow from the row's sums.
  *
  * In a contraction's kernel the rows above the contraction are renamed by permute and reshape only, and every one of them must have
  * one view of it, so that each element of the result has one place. */
@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEMANDS = 12 };
-typedef struct { bool lost; int8_t ax[TT_MAX_RANK]; uint64_t tag; double evals; } demand;    /* ax: axis of S, -1 where the dimension is 1 */
+enum { DEMANDS = 12, NO_AXIS = -1, LOST = -2 };
+typedef struct { bool lost; int8_t ax[TT_MAX_RANK]; uint64_t tag; double evals; } demand;    /* ax: axis of S, NO_AXIS where the dimension is 1; lost: some are LOST */
 typedef struct { demand d[DEMANDS]; int n, level; uint32_t stages; } state;
 
 typedef struct {
@@ -97,24 +97,28 @@ static bool same_axes(const ir_node *r, const int8_t *a, const int8_t *b) {
   return true;
 }
 
+static void lose(demand *d) { memset(d->ax, LOST, sizeof d->ax); }
+
 /* Row number i is wanted. */
 static bool want(checker *c, int i, demand d) {
   state *s = &c->s[i];
   const ir_node *r = ir_at(c->g, c->rows[i]);
   int8_t ax[TT_MAX_RANK];
-  for (int k = 0; !d.lost && k < r->rank; k++)
-    if (r->dim[k] == 1) d.ax[k] = -1;
-  if (!d.lost && c->f->n_reduce && canonical(c, r, ax) == 'P' && same_axes(r, ax, d.ax)) d.evals = c->count_p;
+  d.lost = false;
+  for (int k = 0; k < r->rank; k++)
+    if (r->dim[k] == 1) d.ax[k] = NO_AXIS;
+    else d.lost |= d.ax[k] == LOST;
+  if (c->f->n_reduce && canonical(c, r, ax) == 'P' && same_axes(r, ax, d.ax)) d.evals = c->count_p;
   for (int k = 0; k < s->n; k++) {
     if (s->d[k].lost != d.lost) continue;
-    if (d.lost ? s->d[k].tag == d.tag : same_axes(r, s->d[k].ax, d.ax)) {
+    if (same_axes(r, s->d[k].ax, d.ax) && (!d.lost || s->d[k].tag == d.tag)) {
       if (d.evals > s->d[k].evals) s->d[k].evals = d.evals;
       return true;
     }
   }
   if (s->n < DEMANDS) return s->d[s->n++] = d, true;
   for (int k = 0; d.lost && k < s->n; k++)
-    if (s->d[k].lost) return s->d[k].evals += d.evals, true;
+    if (s->d[k].lost) return lose(&s->d[k]), s->d[k].evals += d.evals, true;
   return no(c, "a row is read at too many different indices");
 }
 
@@ -122,59 +126,49 @@ static bool want(checker *c, int i, demand d) {
 static demand below(const checker *c, int i, int k, const demand *d) {
   const ir_node *r = ir_at(c->g, c->rows[i]), *a = ir_at(c->g, r->args[k]);
   demand to = *d;
+  const int64_t *list;
   int count_;
   to.tag = mix(d->tag, c->rows[i]);
-  for (int j = 0; j < TT_MAX_RANK; j++) to.ax[j] = -1;
+  memset(to.ax, NO_AXIS, sizeof to.ax);
   switch (r->op) {
-  case IR_random: to.lost = false; return to;         /* scalars */
-  case IR_permute: {
-    const int64_t *perm = ir_ints(r, "perm", &count_);
-    for (int j = 0; j < r->rank; j++) to.ax[perm[j]] = d->ax[j];
+  case IR_random: return to;                          /* scalars */
+  case IR_permute:
+    list = ir_ints(r, "perm", &count_);
+    for (int j = 0; j < r->rank; j++) to.ax[list[j]] = d->ax[j];
+    return to;
+  case IR_broadcast:
+    list = ir_ints(r, "dims", &count_);
+    for (int j = 0; j < count_; j++) to.ax[j] = d->ax[list[j]];
+    return to;
+  case IR_reshape: {                                  /* what stays at both ends */
+    int j = 0, m = 0, j_end = r->rank, m_end = a->rank;
+    for (int last = 0; last < 2; last++)
+      while (j < j_end && m < m_end) {
+        int x = last ? j_end - 1 : j, y = last ? m_end - 1 : m;
+        if (r->dim[x] == 1) j += !last, j_end -= last;
+        else if (a->dim[y] == 1) m += !last, m_end -= last;
+        else if (r->dim[x] != a->dim[y]) break;
+        else to.ax[y] = d->ax[x], j += !last, j_end -= last, m += !last, m_end -= last;
+      }
+    for (; m < m_end; m++) to.ax[m] = LOST;
     return to;
   }
-  case IR_broadcast: {
-    const int64_t *dims = ir_ints(r, "dims", &count_);
-    bool all_one = true;
-    for (int j = 0; j < count_; j++) {
-      to.ax[j] = a->dim[j] == 1 ? -1 : d->ax[dims[j]];
-      all_one &= a->dim[j] == 1;
-    }
-    if (all_one) to.lost = false;
+  case IR_slice: case IR_dynamic_slice: case IR_concat: case IR_pad: case IR_gather:
+    if (r->op == IR_pad && k == 1) return to;
+    if (r->op == IR_dynamic_slice && k == 1) return lose(&to), to;
+    memcpy(to.ax, d->ax, sizeof to.ax);
+    if (r->op == IR_gather && k == 1) return to;
+    for (int j = 0; j < r->rank; j++)
+      if (r->dim[j] != a->dim[j] || (r->op == IR_gather && j == ir_int(r, "axis"))) to.ax[j] = LOST;
+    if (r->op == IR_pad && count(c->g, c->rows[i]) > 0) to.evals *= count(c->g, r->args[0]) / count(c->g, c->rows[i]);      /* not in the padding */
     return to;
-  }
-  case IR_reshape: {
-    int j = 0, m = 0;
-    bool one = true;
-    for (;; j++, m++) {
-      while (j < r->rank && r->dim[j] == 1) j++;
-      while (m < a->rank && a->dim[m] == 1) m++;
-      if (j == r->rank || m == a->rank || r->dim[j] != a->dim[m]) break;
-      to.ax[m] = d->ax[j];
-    }
-    for (int i_ = 0; i_ < a->rank; i_++) one &= a->dim[i_] == 1;
-    to.lost = !one && (d->lost || j < r->rank || m < a->rank);
+  case IR_reverse:
+    memcpy(to.ax, d->ax, sizeof to.ax);
+    list = ir_ints(r, "axes", &count_);
+    for (int j = 0; j < count_; j++) to.ax[list[j]] = LOST;
     return to;
-  }
-  case IR_slice:
-    for (int j = 0; j < r->rank; j++) {
-      to.ax[j] = d->ax[j];
-      if (r->dim[j] != a->dim[j]) to.lost = true;
-    }
-    return to;
-  case IR_pad:
-    if (k == 1) { to.lost = false; return to; }
-    to.lost = true;
-    if (count(c->g, c->rows[i]) > 0) to.evals *= count(c->g, r->args[0]) / count(c->g, c->rows[i]);      /* not in the padding */
-    return to;
-  case IR_concat: case IR_reverse: case IR_unfold:
-    to.lost = true;
-    return to;
-  case IR_gather:
-    if (k == 0) to.lost = true;
-    else to = *d;
-    return to;
-  case IR_dynamic_slice:
-    to.lost = true;
+  case IR_unfold:
+    for (int j = 0; j < a->rank; j++) to.ax[j] = (int8_t)(j == ir_int(r, "axis") ? LOST : d->ax[j]);
     return to;
   default:                                           /* elementwise: the same index, so the same tag */
     return *d;
@@ -185,8 +179,8 @@ static demand below(const checker *c, int i, int k, const demand *d) {
 static demand core_below(const checker *c, int i, int k) {
   const ir_node *r = ir_at(c->g, c->rows[i]), *a = ir_at(c->g, r->args[k]);
   demand d = {.tag = mix(3 + (uint64_t)k, c->rows[i]), .evals = c->count_s};
-  for (int j = 0; j < TT_MAX_RANK; j++) d.ax[j] = (int8_t)(j < a->rank && a->dim[j] != 1 ? j : -1);
-  if (r->op == IR_fold || r->op == IR_scatter_add || (r->op == IR_dynamic_update_slice && k > 0)) d.lost = true;
+  for (int j = 0; j < TT_MAX_RANK; j++) d.ax[j] = (int8_t)(j < a->rank && a->dim[j] != 1 ? j : NO_AXIS);
+  if (r->op == IR_fold || r->op == IR_scatter_add || (r->op == IR_dynamic_update_slice && k > 0)) lose(&d);
   if (r->op == IR_scatter_add && k == 0) d.evals = count(c->g, c->rows[i]);
   return d;
 }
@@ -246,7 +240,6 @@ static bool loop_form(checker *c, form_use *use) {
     }
     if (reduction || r->op == IR_fold)
       for (int k = 0; k < s->n; k++) {
-        if (s->d[k].lost) return no(c, "a reduction is read at another index than its own");
         for (int j = 0; j < r->rank; j++)
           if (r->dim[j] != 1 && s->d[k].ax[j] != c->p[j]) return no(c, "a reduction is read at another index than its own");
       }
@@ -342,7 +335,11 @@ static bool contract_form(checker *c, form_use *use) {
   for (int i = c->n - 1; ok && i >= 0; i--) {
     const ir_node *r = ir_at(c->g, c->rows[i]);
     state *s = &c->s[i];
-    if (views[i].rank >= 0 && !s->n) s->d[s->n++] = (demand){.lost = true, .tag = view_tag(&views[i]), .evals = c->count_s};
+    if (views[i].rank >= 0 && !s->n) {
+      demand d = {.lost = true, .tag = view_tag(&views[i]), .evals = c->count_s};
+      lose(&d);
+      s->d[s->n++] = d;
+    }
     if (use) {
       use[i] = (form_use){.stages = 1, .aligned = views[i].rank >= 0};
       for (int k = 0; k < s->n; k++) use[i].evals += s->d[k].evals;
@@ -352,7 +349,7 @@ static bool contract_form(checker *c, form_use *use) {
       if (a < 0 || views[a].rank >= 0) continue;
       for (int j = 0; ok && j < s->n; j++) {
         demand d = below(c, i, (int)k, &s->d[j]);
-        d.lost = true;
+        lose(&d);
         ok = want(c, a, d);
       }
     }

@@ -429,12 +429,22 @@ static bool try_join(fuser *f, int a, int b) {
   return true;
 }
 
+/* Does the group pick a few entries out of large rows? It belongs to who goes over those rows, not to who sums up what was picked. */
+static bool picks(const fuser *f, int i) {
+  for (int k = 0; k < f->members[i].n; k++) {
+    const ir_node *n = ir_at(f->g, f->members[i].at[k]);
+    if (n->op == IR_gather && count(f->g, n->args[0]) >= 8 * count(f->g, f->members[i].at[k])) return true;
+  }
+  return false;
+}
+
 /* Joins groups along reads. gone: only where the value read is then in nobody's memory. */
 static void join_reads(fuser *f, bool gone) {
   for (ir_ref r = 1; r < f->g->n_nodes && !f->failed; r++)
     for (int i = 0; f->solid[r] && i < f->reads[r].n; i++) {
       ir_ref a = f->reads[r].at[i];
       if (!f->solid[a] || f->turned[a] || f->group[a] == f->group[r] || (gone && read_outside(f, a, f->group[r], f->group[a]))) continue;
+      if (gone && form_is_reduction((ir_op)ir_at(f->g, r)->op) && picks(f, f->group[a])) continue;
       try_join(f, f->group[a], f->group[r]);
     }
 }

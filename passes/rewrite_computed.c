@@ -4,6 +4,7 @@
  *     permute(permute(%x, perm=[1,2,0]), perm=[2,1,0])            permute(%x, perm=[0,2,1])
  *     mul(broadcast(%a, dims=[1]), broadcast(%b, dims=[1]))       broadcast(mul(%a, %b), dims=[1])
  *     sum(broadcast(%a : f32[3]) : f32[8,3], axes=[0])            mul(%a, 8)
+ *     sum(select(eq(broadcast(%i), iota), %x, 0), axes=[1])       gather(%x, %i, axis=1)
  *     cast(cast(%x : f32, f64), f32)                              %x
  *     max_pool(relu(%x), size=[2,2])                              relu(max_pool(%x, size=[2,2])) */
 #include "passes.h"
@@ -190,6 +191,59 @@ static ir_ref divide_by_power(request *q) {
   return ir_ew2(q->g, IR_mul, q->args[0], ir_like(q->g, q->args[0], 1 / c));
 }
 
+/* Row r, a broadcast that is the same all along axis, with a dimension of 1 there; 0: it is none. */
+static ir_ref without_axis(ir_graph *g, ir_ref r, int axis) {
+  const ir_node *n = ir_at(g, r);
+  tt_shape s = ir_shape(g, r);
+  int n_dims, d[TT_MAX_RANK];
+  if (n->op != IR_broadcast) return 0;
+  const int64_t *dims = ir_ints(n, "dims", &n_dims);
+  for (int i = 0; i < n_dims; i++) {
+    d[i] = (int)dims[i];
+    if (d[i] == axis && ir_at(g, n->args[0])->dim[i] != 1) return 0;
+  }
+  s.dim[axis] = 1;
+  return ir_broadcast(g, n->args[0], s, d);
+}
+
+/* A sum over a row of which one entry is chosen is that entry:
+ *
+ *     sum(select(eq(broadcast(%label), iota), %x, 0), axes=[1])        gather(%x, %label, axis=1)
+ *
+ * and of what is the same all along the row, itself where the label is one of its entries. */
+static ir_ref sum_of_one(request *q) {
+  ir_graph *g = q->g;
+  const ir_node *s = ir_at(g, q->args[0]);
+  double zero;
+  if (q->op != IR_sum || s->op != IR_select || !ir_is_splat(g, s->args[2], &zero) || zero != 0) return 0;
+  const ir_node *hit = ir_at(g, s->args[0]);
+  for (int k = 0; hit->op == IR_eq && k < 2; k++) {
+    const ir_node *number = ir_at(g, hit->args[k]);
+    if (number->op != IR_iota || (number->dtype != TT_I32 && number->dtype != TT_I64)) continue;
+    int axis = (int)ir_int(number, "axis"), count, rest[TT_MAX_RANK], m = 0;
+    int64_t dim = s->dim[axis];
+    const int64_t *axes = ir_ints(&q->asked, "axes", &count);
+    bool summed = false;
+    for (int i = 0; i < count; i++) {
+      summed |= axes[i] == axis;
+      if (axes[i] != axis) rest[m++] = (int)axes[i] - (axes[i] > axis);
+    }
+    ir_ref label = summed && dim > 1 && dim <= INT32_MAX ? without_axis(g, hit->args[1 - k], axis) : 0, value = s->args[1], y;
+    if (!label) continue;
+    ir_ref same = without_axis(g, value, axis);
+    if (same) {
+      ir_ref inside = ir_ew2(g, IR_and, ir_ew2(g, IR_ge, label, ir_like(g, label, 0)), ir_ew2(g, IR_lt, label, ir_like(g, label, (double)dim)));
+      y = ir_select(g, inside, same, ir_like(g, same, 0));
+    } else y = ir_gather(g, value, label, axis);
+    tt_shape to = ir_shape(g, y);
+    for (int i = axis; i + 1 < to.rank; i++) to.dim[i] = to.dim[i + 1];
+    to.rank--;
+    y = ir_reshape(g, y, to);
+    return m ? ir_reduce(g, IR_sum, y, rest, m, false) : y;
+  }
+  return 0;
+}
+
 /* sum of sum; sum of a broadcast, which is a product; reductions over nothing. */
 static ir_ref reduce(request *q) {
   ir_graph *g = q->g;
@@ -200,6 +254,8 @@ static ir_ref reduce(request *q) {
   if (count == 0) return x;
   bool reduced[TT_MAX_RANK] = {false};
   for (int i = 0; i < count; i++) reduced[a[i]] = true;
+  ir_ref one = sum_of_one(q);
+  if (one) return one;
   if (n->op == q->op) {                                    /* axes of the inner argument, both kinds */
     bool inner[TT_MAX_RANK] = {false};
     int n_inner, kept = 0, rank = ir_at(g, n->args[0])->rank;

@@ -1,6 +1,6 @@
 /* loss.c: losses. Each is a value an element (or a row) and a reduction; the formulas are text (passes/rewrite.c), with corners as in
- * functions.def. cross_entropy picks a row's class by comparing with the index along the classes instead of a gather, so that softmax,
- * loss and their gradient stay one pass over the row:
+ * functions.def. cross_entropy picks a row's class by comparing with the index along the classes, which a rule makes a gather of
+ * (passes/rewrite_computed.c); softmax, loss and their gradient are one pass over the row:
  *
  *     %hot  = eq(%labels, iota)                      # [N,C,*D]
  *     %loss = neg(sum(select(%hot, %log_softmax, 0), axes=[1])) */

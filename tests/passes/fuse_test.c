@@ -62,19 +62,19 @@ static bool move(const ir_graph *g, ir_ref r, uint32_t k, const int64_t *index, 
   return false;
 }
 
-/* Row r is wanted at index (NULL: at some index that only data decide). */
+/* Row r is wanted at index (NULL: somewhere, of a fold). Where data decide along an axis: at its first place and at its last. */
 static void pull(checker *c, ir_ref r, const int64_t *index) {
   if (!inside(c, r)) return;
   const ir_node *n = ir_at(c->g, r);
   int64_t to[TT_MAX_RANK];
   if (r == c->core && (n->op == IR_matmul || n->op == IR_conv)) {
-    cr_assert(index, "a contraction is read where data decide");
+    cr_assert(index, "a contraction is read by a fold");
     cr_assert(!c->n_seen || !memcmp(c->seen, index, sizeof(int64_t) * n->rank), "a result needs two elements of its contraction");
     memcpy(c->seen, index, sizeof(int64_t) * n->rank), c->n_seen = 1;
     return;
   }
   if (is_reduction(n) || n->op == IR_fold) {
-    cr_assert(index, "a reduction is read where data decide");
+    cr_assert(index, "a reduction is read by a fold");
     cr_assert_eq(n->rank, c->n_p);
     for (int i = 0; i < n->rank; i++) cr_assert_eq(index[i], c->at[c->p[i]], "%s is read at another index than its own", ir_ops[n->op].name);
     return;
@@ -84,8 +84,20 @@ static void pull(checker *c, ir_ref r, const int64_t *index) {
     bool same = ir_ops[n->op].kind == IR_ELEMENTWISE || (n->op == IR_gather && k == 1);
     if (same) pull(c, n->args[k], index);
     else if (n->op == IR_random || (n->op == IR_pad && k == 1)) pull(c, n->args[k], (int64_t[TT_MAX_RANK]){0});
-    else if (n->op == IR_gather || n->op == IR_dynamic_slice || !index) pull(c, n->args[k], NULL);
-    else if (move(c->g, r, k, index, to)) pull(c, n->args[k], to);
+    else if (!index) pull(c, n->args[k], NULL);
+    else if (n->op == IR_dynamic_slice && k == 1) {
+      for (int64_t i = 0; i < n->rank; i++) pull(c, n->args[k], &i);
+    } else if (n->op == IR_gather || n->op == IR_dynamic_slice) {
+      const ir_node *a = ir_at(c->g, n->args[k]);
+      memcpy(to, index, sizeof to);
+      for (int last = 0; last < 2; last++) {
+        for (int i = 0; i < n->rank; i++) {
+          if (n->op == IR_gather && i == ir_int(n, "axis")) to[i] = last ? a->dim[i] - 1 : 0;
+          if (n->op == IR_dynamic_slice) to[i] = index[i] + (last ? a->dim[i] - n->dim[i] : 0);
+        }
+        pull(c, n->args[k], to);
+      }
+    } else if (move(c->g, r, k, index, to)) pull(c, n->args[k], to);
   }
 }
 

@@ -261,6 +261,12 @@ Test(rules, sums) {
   CASE("amax of a broadcast", 0, 0, y = ir_reduce(g, IR_amax, ir_broadcast(g, X(3), SHAPE(5, 3), A(1)), A(0), 1, false));
   CASE("sum of a broadcast of i8", 2, 0, y = ir_reduce(g, IR_sum, ir_broadcast(g, input(g, in, 0, TT_I8, SHAPE(3)), SHAPE(300, 3), A(1)), A(0), 1, false));
   CASE("too many for f16", 2, 0, y = ir_reduce(g, IR_sum, ir_broadcast(g, input(g, in, 0, TT_F16, SHAPE(2)), SHAPE(2049, 2), A(1)), A(0), 1, false));
+#define HOT(...) ir_ref label = input(g, in, 1, TT_I32, SHAPE(__VA_ARGS__)), c = ir_iota(g, TT_I32, SHAPE(4, 7, 3), 1); tt_shape s = SHAPE(4, 7, 3); (void)s; \
+                 ir_ref hot = ir_ew2(g, IR_eq, ir_expand_dims(g, label, 1), c)
+  CASE("sum of one entry", 3, 0, HOT(4, 3); ir_ref x = X(4, 7, 3); y = ir_reduce(g, IR_sum, ir_select(g, hot, x, ir_like(g, x, 0)), A(1), 1, false));
+  CASE("sum of one entry and more", 4, 64, TAME; HOT(4, 3); ir_ref x = X(4, 7, 3); y = ir_reduce(g, IR_sum, ir_select(g, hot, x, ir_like(g, x, 0)), A(0, 1), 2, false));
+  CASE("sum of one entry of equals", 12, 0, HOT(4, 3); ir_ref x = ir_broadcast(g, X(4, 3), s, A(0, 2)); y = ir_reduce(g, IR_sum, ir_select(g, hot, x, ir_like(g, x, 0)), A(1), 1, false));
+  CASE("sum along another axis", 7, 64, TAME; HOT(4, 3); ir_ref x = X(4, 7, 3); y = ir_reduce(g, IR_sum, ir_select(g, hot, x, ir_like(g, x, 0)), A(2), 1, false));
   CASE("sum over no elements", 2, 0, y = ir_reduce(g, IR_sum, ir_broadcast(g, X(3), SHAPE(0, 3), A(1)), A(0), 1, false));
 }
 
