@@ -41,16 +41,12 @@ static ir_ref decompose_log_softmax(ir_graph *g, const ir_node *n) {
   return back(g, sub(g, s, ir_ew1(g, IR_log, sum)), n->args[0]);
 }
 
-/* x P(X <= x) for a normal X: x (1 + erf(x / sqrt 2)) / 2. */
+/* x P(X <= x) for a normal X: x (1 + erf(x / sqrt 2)) / 2. Its tanh form x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3) is x sigmoid(2u), which
+ * loses no digits where 1 + tanh u cancels. */
 static ir_ref decompose_gelu(ir_graph *g, const ir_node *n) {
-  ir_ref x = n->args[0], inner;
-  if (ir_int(n, "tanh")) {
-    ir_ref cube = mul(g, mul(g, x, x), x);
-    inner = ir_ew1(g, IR_tanh, times(g, add(g, x, times(g, cube, 0.044715)), 0.79788456080286536));      /* sqrt(2/pi) */
-  } else {
-    inner = ir_ew1(g, IR_erf, times(g, x, 0.70710678118654752));
-  }
-  return mul(g, times(g, x, 0.5), plus(g, inner, 1));
+  ir_ref x = n->args[0];
+  if (ir_int(n, "tanh")) return mul(g, x, ir_ew1(g, IR_sigmoid, mul(g, x, plus(g, times(g, mul(g, x, x), 1.5957691216057307 * 0.044715), 1.5957691216057307))));
+  return mul(g, times(g, x, 0.5), plus(g, ir_ew1(g, IR_erf, times(g, x, 0.70710678118654752)), 1));
 }
 
 static ir_ref decompose_silu(ir_graph *g, const ir_node *n) { return mul(g, n->args[0], ir_ew1(g, IR_sigmoid, n->args[0])); }

@@ -222,7 +222,7 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
   ir_kernel_plan(out, region, "space", values, (uint32_t)f.space.rank);
   for (int i = 0; i < f.n_reduce; i++) values[i] = f.reduce[i];
   ir_kernel_plan(out, region, "reduce", values, (uint32_t)f.n_reduce);
-  int64_t lanes = random ? RANDOM_LANES : vector / work * (cost > 40 ? 1 : cost > 12 ? 2 : cost <= 3 && f.n_reduce > 0 ? 8 : 4);
+  int64_t lanes = random ? RANDOM_LANES : vector / work * (cost > 40 ? 2 : cost <= 3 && f.n_reduce > 0 ? 8 : 4);
   int64_t grain = (int64_t)(131072 / (4 + cost));
   if (grain < 1024) grain = 1024;
   ir_kernel_plan(out, region, "lanes", &lanes, 1);

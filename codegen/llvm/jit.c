@@ -24,9 +24,10 @@ static void initialize(void) {
   LLVMInitializeX86TargetMC();
   LLVMInitializeX86AsmPrinter();
   LLVMInitializeX86AsmParser();
-  /* Loop strength reduction takes up to two thirds of a kernel's compile time. The emitter writes inner loops as it would (em_place). */
-  const char *const options[] = {"tinytorch", "-disable-lsr"};
-  LLVMParseCommandLineOptions(2, options, NULL);
+  /* Loop strength reduction takes up to two thirds of a kernel's compile time. The emitter writes inner loops as it would (em_place).
+   * What else stays the same in a loop it hoists itself (expr.c): LLVM would carry constants too, more than there are registers for. */
+  const char *const options[] = {"tinytorch", "-disable-lsr", "-disable-machine-licm"};
+  LLVMParseCommandLineOptions(3, options, NULL);
 }
 static pthread_once_t initialized = PTHREAD_ONCE_INIT;
 
