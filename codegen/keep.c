@@ -213,7 +213,7 @@ static bool link_steps(kept *k, rt_kernel *const *symbols, uint32_t n_kernels) {
     if (number == BLAS && !cg_blas_bind(context)) return false;
     s->context = s->context_bytes ? context : (const void *)&rt_function_table;
   }
-  return steps;
+  return steps && k->p.n_once <= k->p.n_steps;
 }
 
 static bool link_slots(kept *k) {

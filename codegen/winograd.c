@@ -187,9 +187,14 @@ static void choose(wino *w, const cg_cpu *cpu) {
   if (T > most) T = most;
   T = T / w->rows * w->rows;
   if (T < w->rows) T = w->rows;
-  int64_t blocks = (w->total + T - 1) / T;
-  if (blocks > 4) blocks = (blocks + 3) / 4 * 4;
+  int64_t blocks = (w->total + T - 1) / T, even = (blocks + 3) / 4 * 4, least = 8 / vectors;      /* least: rows that keep the multiply-adds busy */
   w->T = (w->total + blocks - 1) / blocks;
+  if (blocks > 4) w->T = (w->total + even - 1) / even;
+  /* Few blocks are to be equally many for each of two or four threads, if need be of tiles with fewer rows. */
+  for (int64_t t = w->T; blocks > 1 && blocks < 16 && t <= fit && t <= 2 * w->T; t++)
+    if (((w->total + t - 1) / t) % 4 == 0) { w->T = t; break; }
+  for (int64_t t = w->T; blocks > 1 && blocks < 16 && ((w->total + w->T - 1) / w->T) % 4 && t >= least; t--)
+    if (((w->total + t - 1) / t) % 4 == 0) w->T = t;
 }
 
 void con_winograd(lower_ctx *lx, ir_ref row) {

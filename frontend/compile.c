@@ -28,13 +28,25 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_
 /* The pipeline under a budget. What a program needs beside its arena is known when its kernels are lowered; so it is planned without a limit
  * first, and once more where the limit makes other kernels. */
 static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pass_options *p, ir_graph **ready, tt_error *err) {
-  ir_graph *scheduled;
+  ir_graph *scheduled = *ready = NULL;
   rt_memory m = {0};
-  tt_status status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
-  if (status != TT_OK) return status;
-  status = pass_run(scheduled, ready, "freeze,memory", NULL, p, NULL, NULL, err);
+  const char *skip = p->skip;
+  char without[400];
   int threads = o->n_threads ? o->n_threads : rt_team_default_size();
+  tt_status status = TT_OK;
   bool fits = false;
+  snprintf(without, sizeof without, "%s%sprepack", skip ? skip : "", skip && *skip ? "," : "");
+  for (int packed = !p->train; packed >= 0 && status == TT_OK && !fits; packed--) {      /* weights packed once are kept twice: only where they fit */
+    ir_graph_free(*ready), ir_graph_free(scheduled);
+    *ready = scheduled = NULL;
+    p->skip = packed ? skip : without;
+    status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
+    if (status == TT_OK) status = pass_run(scheduled, ready, "freeze,memory", NULL, p, NULL, NULL, err);
+    if (status == TT_OK) status = cg_memory(*ready, o->cpu, threads, &m, err);
+    fits = status == TT_OK && m.total <= (size_t)o->memory_budget;
+  }
+  p->skip = skip;
+  fits = false;
   for (int round = 0; round < 4 && status == TT_OK && !fits; round++) {
     if ((status = cg_memory(*ready, o->cpu, threads, &m, err)) != TT_OK) break;
     fits = m.total <= (size_t)o->memory_budget;

@@ -68,8 +68,11 @@ int64_t pass_bytes(const ir_graph *g, ir_ref r);            /* of a row's value 
 /* fuse_prepare.c: the graph that fuse works on; NULL: err is set. */
 ir_graph *fuse_prepare(const ir_graph *in, tt_error *err);
 
-/* split.c: parts that the sum of contraction r is cut into, 1: none; and a reduction without its axes, in two steps where that pays. */
-int64_t pass_split_contraction(const ir_graph *g, ir_ref r);
+/* freeze.c: the rows that follow from params and constants alone, where these stay what they are from one call to the next. NULL: no memory. */
+bool *pass_fixed_rows(const ir_graph *g);
+
+/* split.c: parts that the sum of contraction r is cut into, 1: none (fixed: pass_fixed_rows); and a reduction without its axes, in two steps where that pays. */
+int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed);
 ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n);
 
 #endif

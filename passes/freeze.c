@@ -16,6 +16,16 @@ bool pass_is_once(const ir_graph *g, uint32_t region) {
   return once && n && *once;
 }
 
+bool *pass_fixed_rows(const ir_graph *g) {
+  bool *fixed = calloc(g->n_nodes, sizeof *fixed);
+  for (ir_ref r = 1; fixed && !g->n_effects && r < g->n_nodes; r++) {
+    const ir_node *n = ir_at(g, r);
+    fixed[r] = n->op != IR_input && n->op != IR_poison;
+    for (uint32_t i = 0; i < n->n_args; i++) fixed[r] &= fixed[n->args[i]];
+  }
+  return fixed;
+}
+
 /* once[region]: all that the kernel reads is params, constants, and results of such kernels. fixed: of each row, false. */
 static void find(const ir_graph *g, const group *groups, int n, bool *fixed, bool *once) {
   for (int k = 0; k < n; k++) {

@@ -29,6 +29,7 @@ typedef struct {
   ir_graph *out;
   value *v;
   bool *to_param, *to_conv;       /* it becomes a param's next value; it is the padded image of a conv */
+  bool *fixed;                    /* it follows from params alone, which stay what they are */
   bool images;
 } ctx;
 
@@ -197,7 +198,7 @@ static void convolution(ctx *c, ir_ref r) {
   int8_t order[TT_MAX_RANK];
   for (int i = 0; i < n->rank; i++) order[i] = (int8_t)perm[i];
   ir_ref x = as_was(c, n->args[0]), w = as_was(c, n->args[1]);
-  a.split = pass_split_contraction(c->in, r);
+  a.split = pass_split_contraction(c->in, r, c->fixed);
   ir_ref y = ir_conv(c->out, x, w, &a);
   if (a.split > 1) {                              /* [S,N,G,O,*D] */
     int split_perm[TT_MAX_RANK] = {0};
@@ -312,7 +313,7 @@ static void movement(ctx *c, ir_ref r) {
 static void plain(ctx *c, ir_ref r, ir_ref *map) {
   const ir_node *n = ir_at(c->in, r);
   for (uint32_t i = 0; i < n->n_args; i++) map[n->args[i]] = as_was(c, n->args[i]);
-  int64_t split = n->op == IR_matmul || n->op == IR_conv ? pass_split_contraction(c->in, r) : 1;
+  int64_t split = n->op == IR_matmul || n->op == IR_conv ? pass_split_contraction(c->in, r, c->fixed) : 1;
   if (split > 1) {
     ir_ref y;
     if (n->op == IR_matmul) y = ir_matmul(c->out, map[n->args[0]], map[n->args[1]], ir_int(n, "ta"), ir_int(n, "tb"), split);
@@ -350,9 +351,9 @@ static void row(ctx *c, ir_ref r, ir_ref *map) {
 
 tt_status pass_layout(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   size_t n = in->n_nodes;
-  ctx c = {.in = in, .out = out, .v = calloc(n, sizeof *c.v), .to_param = calloc(n, sizeof(bool)), .to_conv = calloc(n, sizeof(bool))};
+  ctx c = {.in = in, .out = out, .v = calloc(n, sizeof *c.v), .to_param = calloc(n, sizeof(bool)), .to_conv = calloc(n, sizeof(bool)), .fixed = pass_fixed_rows(in)};
   ir_ref *map = calloc(n, sizeof *map);
-  bool *live = ir_live(in), ok = c.v && c.to_param && c.to_conv && map && live;
+  bool *live = ir_live(in), ok = c.v && c.to_param && c.to_conv && c.fixed && map && live;
   if (ok) {
     mark(&c, live);
     for (ir_ref r = 1; r < n && !out->error.status; r++) {
@@ -365,6 +366,6 @@ tt_status pass_layout(const ir_graph *in, ir_graph *out, const pass_options *opt
     for (uint32_t i = 0; i < in->n_effects && !out->error.status; i++) map[in->effects[i]] = c.v[in->effects[i]].row;
     if (!out->error.status) ir_finish(in, out, map);
   } else tt_fail(err, TT_NO_MEMORY, "error: no memory for the layouts of @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
-  free(c.v), free(c.to_param), free(c.to_conv), free(map), free(live);
+  free(c.v), free(c.to_param), free(c.to_conv), free(c.fixed), free(map), free(live);
   return !ok ? TT_NO_MEMORY : out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;
 }

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { TASKS = 64, MAX_CUT = 32 };
+enum { TASKS = 64, PACKED_TASKS = 16, MAX_CUT = 32 };      /* weights that are packed once leave tasks of few rows nothing to do but their own */
 static const int64_t LONG_SUM = 65536;             /* elements */
 static const double LEAST_WORK = 1e6;              /* multiplications and additions of a part */
 enum { PARTS = 16 };                               /* of a weight's gradient */
@@ -20,7 +20,7 @@ static int64_t divisor(int64_t n, int64_t most) {
   return 1;
 }
 
-int64_t pass_split_contraction(const ir_graph *g, ir_ref r) {
+int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   const ir_node *n = ir_at(g, r), *a = ir_at(g, n->args[0]), *b = ir_at(g, n->args[1]);
   bool conv = n->op == IR_conv;
   bool narrow = n->dtype == TT_F16 || n->dtype == TT_BF16;            /* parts would be rounded */
@@ -35,17 +35,19 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r) {
   }
   int64_t tiles = (rows + 7) / 8 * ((lanes + 31) / 32);              /* of 8 x 32, as registers hold */
   double work = 2.0 * (double)rows * (double)lanes * (double)summed;
+  bool packed = fixed[n->args[0]] || fixed[n->args[1]];
+  int64_t tasks = packed ? PACKED_TASKS : TASKS;
   if (tiles <= 0 || k < 2) return 1;
   /* A weight's gradient: parts of the images, each with sums of its own for all results, which go to memory and back. */
-  if (conv && n->rank == 5 && n->dim[1] == 1 && n->dim[0] >= 8 && lanes >= 8) {
+  if (!packed && conv && n->rank == 5 && n->dim[1] == 1 && n->dim[0] >= 8 && lanes >= 8) {
     double results = (double)rows * (double)lanes, read = (double)summed * (double)(n->dim[0] + n->dim[2]);
     int64_t parts = results * PARTS < SUMS ? PARTS : (int64_t)(SUMS / results) + 1;
     if ((double)parts * 8 * LEAST_WORK > work) parts = (int64_t)(work / 8 / LEAST_WORK);
     if ((double)parts * 4 * results > read) parts = (int64_t)(read / 4 / results);
     if (summed >= 4 * rows / n->dim[0]) return parts > 1 ? divisor(k, parts) : 1;
   }
-  if (tiles >= TASKS) return 1;
-  int64_t most = TASKS / tiles < MAX_CUT ? TASKS / tiles : MAX_CUT;
+  if (tiles >= tasks) return 1;
+  int64_t most = tasks / tiles < MAX_CUT ? tasks / tiles : MAX_CUT;
   if ((double)most * LEAST_WORK > work) most = (int64_t)(work / LEAST_WORK);
   return most > 1 ? divisor(k, most) : 1;
 }

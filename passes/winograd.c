@@ -6,7 +6,7 @@
  * F(4x4,3x3) needs 36 multiplications where the convolution has 144, and F(2x2,3x3) 16 where it has 36; against that stand the transforms, which are
  * additions over C and O alone, so it takes some channels. For normal data the results' error relative to the largest result stays below 1e-6 with
  * tiles of 2 and 1e-5 with tiles of 4; so f32 only, and `--skip winograd` where that is too much. */
-#include "passes.h"
+#include "form.h"
 
 #include <stdlib.h>
 
@@ -15,21 +15,21 @@ static double direct_cycles(double results, double C, double O, double v) { retu
 
 static double round_up(int64_t n, int64_t step) { return (double)((n + step - 1) / step * step); }
 
-/* The same of its Winograd form; < 0: a block of tiles does not fit into L2. */
-static double cycles(int64_t tile, const ir_node *y, int64_t C, int64_t panel, int64_t v) {
+/* The same of its Winograd form; < 0: a block of tiles does not fit into L2. fixed: the weights are transformed once, not in every call. */
+static double cycles(int64_t tile, const ir_node *y, int64_t C, int64_t panel, int64_t v, bool fixed) {
   double a = (double)((tile + 2) * (tile + 2)), tiles = (double)y->dim[0] * round_up(y->dim[3], tile) * round_up(y->dim[4], tile) / (double)(tile * tile), O = round_up(y->dim[2], panel);
   double fit = 320e3 / (a * 4 * (double)(C + panel));                     /* tiles of a block */
   if (fit < 8) return -1;
   if (fit > 64) fit = 64;
   double products = tiles * a * (double)C * O / (2 * (double)v) / 0.88;
   double transforms = tiles * (round_up(C, v) * (tile == 4 ? 200 : 70) + O * (tile == 4 ? 170 : 60)) / (double)v;
-  double weights = a * 9 * (double)C * O / (2 * (double)v) * 3 + 9 * (double)C * O;                     /* made anew each time */
+  double weights = fixed ? 0 : a * 9 * (double)C * O / (2 * (double)v) * 3 + 9 * (double)C * O;                  
   double stream = a * (double)C * O * 4 > 200e3 ? tiles / fit * a * (double)C * O * 4 / 16 : 0;         /* weights from L3, for every block */
   return products + transforms + weights + stream;
 }
 
 /* The tile of conv n, 0: as it is. */
-static int64_t choose(const ir_graph *g, const ir_node *n, int64_t panel, int64_t v) {
+static int64_t choose(const ir_graph *g, const ir_node *n, int64_t panel, int64_t v, bool fixed) {
   const ir_node *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
   if (n->op != IR_conv || n->dtype != TT_F32 || x->rank != 5 || x->dim[1] != 1 || ir_int(n, "split") > 1) return 0;
   for (int i = 0; i < 2; i++)
@@ -40,7 +40,7 @@ static int64_t choose(const ir_graph *g, const ir_node *n, int64_t panel, int64_
   double best = direct_cycles((double)(n->dim[0] * n->dim[3] * n->dim[4]), (double)x->dim[2], round_up(n->dim[2], v), (double)v) / 1.2;
   int64_t chosen = 0;
   for (int64_t tile = 2; tile <= 4; tile += 2) {
-    double c = cycles(tile, n, x->dim[2], panel, v);
+    double c = cycles(tile, n, x->dim[2], panel, v, fixed);
     if (c >= 0 && c < best) best = c, chosen = tile;
   }
   return chosen;
@@ -117,17 +117,17 @@ ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n)
 }
 
 tt_status pass_winograd(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
-  bool *live = ir_live(in);
+  bool *live = ir_live(in), *fixed = pass_fixed_rows(in);
   ir_ref *map = calloc(in->n_nodes, sizeof *map);
-  if (!live || !map) {
-    free(live), free(map);
+  if (!live || !fixed || !map) {
+    free(live), free(fixed), free(map);
     return tt_fail(err, TT_NO_MEMORY, "error: no memory for %u rows\n  at pass winograd\n  fix: free memory", in->n_nodes);
   }
   int64_t v = options->vector_bytes >= 16 ? options->vector_bytes / 4 : 8;
   for (ir_ref r = 1; r < in->n_nodes && !out->error.status; r++) {
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
-    int64_t panel = n->rank == 5 && n->dim[2] <= v ? v : 2 * v, tile = n->op == IR_conv ? choose(in, n, panel, v) : 0;
+    int64_t panel = n->rank == 5 && n->dim[2] <= v ? v : 2 * v, tile = n->op == IR_conv ? choose(in, n, panel, v, fixed[n->args[1]]) : 0;
     if (is_weight_gradient(in, n, v)) {
       out->at_origin = ir_origin_copy(out, in, n->origin);
       map[r] = weight_gradient(out, map[n->args[0]], map[n->args[1]], n);
@@ -143,6 +143,6 @@ tt_status pass_winograd(const ir_graph *in, ir_graph *out, const pass_options *o
     out->at_origin = 0;
   }
   ir_finish(in, out, map);
-  free(live), free(map);
+  free(live), free(fixed), free(map);
   return out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;
 }

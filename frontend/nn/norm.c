@@ -22,13 +22,15 @@ static ir_ref channel(ir_graph *g, tt_val x, ir_ref v) {
   return ir_reshape(g, v, s);
 }
 
-/* (x - mean) * rsqrt(var + eps) * w + b; mean and var broadcast with x, w and b are [C] or not given. The factors of a channel are
- * multiplied first. */
-static ir_ref normalize(ir_graph *g, tt_val x, ir_ref mean, ir_ref var, double eps, tt_val w, tt_val b) {
-  ir_ref scale = ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, var, ir_like(g, var, eps)));
+static ir_ref inverse(ir_graph *g, ir_ref var, double eps) { return ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, var, ir_like(g, var, eps))); }
+
+/* (x - mean) * rsqrt(var + eps) * w + b as x * scale + shift: both follow from parameters alone, so inference computes them once. mean and var
+ * broadcast with x, w and b are [C] or not given. */
+static ir_ref scaled(ir_graph *g, tt_val x, ir_ref mean, ir_ref var, double eps, tt_val w, tt_val b) {
+  ir_ref scale = inverse(g, var, eps);
   if (trace_is(w)) scale = ir_ew2(g, IR_mul, scale, channel(g, x, w.ref));
-  ir_ref y = ir_ew2(g, IR_mul, ir_ew2(g, IR_sub, x.ref, mean), scale);
-  return trace_is(b) ? ir_ew2(g, IR_add, y, channel(g, x, b.ref)) : y;
+  ir_ref down = ir_ew2(g, IR_mul, mean, scale), y = ir_ew2(g, IR_mul, x.ref, scale);
+  return trace_is(b) ? ir_ew2(g, IR_add, y, ir_ew2(g, IR_sub, channel(g, x, b.ref), down)) : ir_ew2(g, IR_sub, y, down);
 }
 
 static ir_ref mean_square(ir_graph *g, ir_ref d, const int *axes, int n) { return ir_mean(g, ir_ew2(g, IR_mul, d, d), axes, n, true); }
@@ -41,7 +43,7 @@ static tt_val batch_norm(tt_call *c, tt_val x, tt_val w, tt_val b, tt_val mean, 
   if (tt_rank(x) < 2) return trace_wrong(c, "give [N, C, ...]", "it takes rank 2 or more, not %d", tt_rank(x));
   if (!per_channel(c, x, w, "weight") || !per_channel(c, x, b, "bias")) return bad;
   if (!per_channel(c, x, mean, "mean") || !per_channel(c, x, var, "variance")) return bad;
-  if (!training) return (tt_val){c->t, normalize(g, x, channel(g, x, mean.ref), channel(g, x, var.ref), eps, w, b)};
+  if (!training) return (tt_val){c->t, scaled(g, x, channel(g, x, mean.ref), channel(g, x, var.ref), eps, w, b)};
   double count = 1;
   for (int i = 0; i < tt_rank(x); i++) count *= i == 1 ? 1 : (double)tt_dim(x, i);
   if (count < 2) return trace_wrong(c, "train with a larger batch", "one value a channel has no variance");
@@ -135,10 +137,10 @@ tt_val tt_f_group_norm_at(tt_here here, tt_val x, tt_val w, tt_val b, int64_t gr
   if (!per_channel(&call, x, w, "weight") || !per_channel(&call, x, b, "bias")) DONE(0);
   tt_shape s = tt_shape_of(x), rows = TT_SHAPE(s.dim[0] * groups, 1);
   rows.dim[1] = tt_shape_count(&s) / (rows.dim[0] ? rows.dim[0] : 1);
-  tt_val flat = {x.trace, ir_reshape(g, x.ref, rows)}, none = {0};
+  tt_val flat = {x.trace, ir_reshape(g, x.ref, rows)};
   int last = 1;
   ir_ref mean = ir_mean(g, flat.ref, &last, 1, true), var = mean_square(g, ir_ew2(g, IR_sub, flat.ref, mean), &last, 1);
-  ir_ref y = normalize(g, flat, mean, var, eps, none, none);
+  ir_ref y = ir_ew2(g, IR_mul, ir_ew2(g, IR_sub, flat.ref, mean), inverse(g, var, eps));
   if (y) y = ir_reshape(g, y, s);
   if (y && trace_is(w)) y = ir_ew2(g, IR_mul, y, channel(g, x, w.ref));
   DONE(y && trace_is(b) ? ir_ew2(g, IR_add, y, channel(g, x, b.ref)) : y);
