@@ -187,7 +187,7 @@ static void choose(wino *w, const cg_cpu *cpu) {
   if (T > most) T = most;
   T = T / w->rows * w->rows;
   if (T < w->rows) T = w->rows;
-  int64_t blocks = (w->total + T - 1) / T, even = (blocks + 3) / 4 * 4, least = 8 / vectors;      /* least: rows that keep the multiply-adds busy */
+  int64_t blocks = (w->total + T - 1) / T, even = (blocks + 3) / 4 * 4, least = vectors < 8 ? 8 / vectors : 1;      /* least: rows that keep the multiply-adds busy */
   w->T = (w->total + blocks - 1) / blocks;
   if (blocks > 4) w->T = (w->total + even - 1) / even;
   /* Few blocks are to be equally many for each of two or four threads, if need be of tiles with fewer rows. */

@@ -63,12 +63,16 @@ static ir_ref convolution(ir_graph *g, ir_ref x, ir_ref w, const ir_node *n, int
   return P > 1 ? ir_reshape(g, y, all) : y;
 }
 
-static bool wants(const ir_graph *g, const ir_node *n, const bool *fixed) {
+static bool wants(const ir_graph *g, const ir_node *n, const bool *fixed, int64_t v) {
   if (n->op != IR_matmul && n->op != IR_conv) return false;
   const ir_node *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
   tt_shape s = ir_shape(g, n->args[1]), sx = ir_shape(g, n->args[0]);
   if (fixed[n->args[0]] || !fixed[n->args[1]] || !tt_shape_count(&s) || !tt_shape_count(&sx)) return false;
-  if (n->op == IR_matmul) return w->rank == 2 && x->rank == 2 && x->dim[ir_int(n, "ta") != 0] >= FEW_ROWS;
+  if (n->op == IR_matmul) {
+    int64_t columns = n->dim[n->rank - 1];
+    bool stands = !ir_int(n, "tb") && panel_of(columns, v) == columns;
+    return w->rank == 2 && x->rank == 2 && x->dim[ir_int(n, "ta") != 0] >= FEW_ROWS && !stands;
+  }
   int64_t pixels = n->dim[0];
   for (int i = n->rank - (w->rank - 3); i < n->rank; i++) pixels *= n->dim[i];
   for (int i = 0; i < w->rank - 3; i++)
@@ -83,12 +87,12 @@ tt_status pass_prepack(const ir_graph *in, ir_graph *out, const pass_options *op
   for (ir_ref r = 1; ok && r < in->n_nodes && !out->error.status; r++) {
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
-    if (!wants(in, n, fixed)) {
+    int64_t v = vector_of(options, (tt_dtype)n->dtype);
+    if (!wants(in, n, fixed, v)) {
       map[r] = ir_rebuild(in, out, r, map);
       continue;
     }
     out->at_origin = ir_origin_copy(out, in, n->origin);
-    int64_t v = vector_of(options, (tt_dtype)n->dtype);
     map[r] = n->op == IR_matmul ? product(out, map[n->args[0]], map[n->args[1]], n, v) : convolution(out, map[n->args[0]], map[n->args[1]], n, v);
     out->at_origin = 0;
   }
