@@ -42,7 +42,7 @@ static int64_t count_phases(const ir_node *n) {
 static void choose_phase(contraction *c, int64_t phase) {
   const ir_node *n = ir_at(c->g, c->row), *w = ir_at(c->g, n->args[1]);
   int count = 0;
-  if (n->op == IR_matmul) return;
+  if (n->op != IR_conv) return;
   const int64_t *stride = ir_ints(n, "stride", &count), *lo = ir_ints(n, "lo", &count), *dilation = ir_ints(n, "dilation", &count), *x_dilation = ir_ints(n, "x_dilation", &count);
   for (int i = count - 1; i >= 0; i--) {
     int64_t d = x_dilation[i], period = d / gcd(stride[i], d), w_step = d / gcd(dilation[i], d), first = phase % period, tap = 0;
@@ -158,8 +158,7 @@ int64_t con_nearest_divisor(int64_t n, int64_t wanted) {         /* the smallest
 }
 
 /* One phase, all but its statements. */
-static bool plan(contraction *c, int64_t phase) {
-  choose_phase(c, phase);
+static bool plan(contraction *c) {
   list_axes(c);
   for (int i = 0; i < ir_at(c->g, c->row)->rank; i++)
     if (c->axes[i].extent == 0) return true;           /* no results: no tasks */
@@ -206,11 +205,15 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
   if (winograd) con_winograd(lx, phase[0].row);
   for (int64_t i = n_phases - 1; ok && !winograd && i >= 0; i--) {
     phase[i] = phase[0];
-    ok = plan(&phase[i], i);
+    choose_phase(&phase[i], i);
+  }
+  bool special = winograd || (ok && con_window(lx, phase[0].row, phase, (int)n_phases));
+  for (int64_t i = 0; ok && !special && i < n_phases; i++) {
+    ok = plan(&phase[i]);
     k->tasks += phase[i].n_tasks;
   }
   int64_t done = 0;
-  for (int64_t i = 0; ok && !winograd && i < n_phases; i++) {
+  for (int64_t i = 0; ok && !special && i < n_phases; i++) {
     contraction *c = &phase[i];
     lp_cursor *end = &(lp_cursor){&k->body};
     while (*end->tail) end->tail = &(*end->tail)->next;

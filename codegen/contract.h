@@ -79,6 +79,9 @@ bool con_weights(const contraction *c, bool winograd);       /* is it a weight's
 int64_t con_weights_tasks(contraction *c);
 void con_weights_build(contraction *c);
 
+/* window.c */
+bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phases);      /* false: it is none of these; nothing was made */
+
 /* contract_build.c */
 void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *index, lp_ref value);   /* row has this value there: epilogue and stores */
 bool con_costly(const ir_graph *g, uint32_t region);                                                  /* contract_choose.c: functions in the epilogue */

@@ -282,11 +282,19 @@ ir_ref form_view_base(const ir_graph *g, ir_ref operand) {
   return best;
 }
 
-static bool operand_form(checker *c, ir_ref operand) {
+ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k) {
+  const ir_node *n = ir_at(g, contraction);
+  pass_window w;
+  return form_view_base(g, k == 0 && pass_window_of(g, contraction, &w) && w.pad ? ir_at(g, w.pad)->args[0] : n->args[k]);
+}
+
+/* pad: a row on the way that may be one; 0: none. */
+static bool operand_form(checker *c, ir_ref operand, ir_ref pad) {
   ir_ref chain[64];
   int n = 0;
   ir_ref r = operand;
   for (int i; (i = position(c->rows, c->n, r)) >= 0; r = ir_at(c->g, r)->args[0]) {
+    if (r == pad) return operand_form(c, ir_at(c->g, r)->args[0], 0);      /* above it stand views alone, as pass_window_of has seen */
     if (n == 64 || ir_ops[ir_at(c->g, r)->op].kind != IR_MOVEMENT) return no(c, "an operand of the contraction is not a view");
     chain[n++] = r;
   }
@@ -305,7 +313,9 @@ static uint64_t view_tag(const view *v) {
 static bool contract_form(checker *c, form_use *use) {
   const ir_node *core = ir_at(c->g, c->f->core);
   c->f->space = ir_shape(c->g, c->f->core);
-  if (!operand_form(c, core->args[0]) || !operand_form(c, core->args[1])) return false;
+  pass_window w = {0};
+  if (!pass_window_of(c->g, c->f->core, &w)) w.pad = 0;
+  if (!operand_form(c, core->args[0], w.pad) || !operand_form(c, core->args[1], 0)) return false;
   view *views = calloc((size_t)c->n, sizeof *views);     /* of rows above the contraction; rank -1: not above it */
   if (!views) return no(c, "no memory");
   bool ok = true;
@@ -318,7 +328,7 @@ static bool contract_form(checker *c, form_use *use) {
       continue;
     }
     bool view_op = r->op == IR_permute || r->op == IR_reshape || r->op == IR_broadcast || r->op == IR_slice || r->op == IR_reverse;
-    if (kind != IR_ELEMENTWISE && !view_op && r->op != IR_const && r->op != IR_iota && r->op != IR_random) ok = no(c, "an epilogue has elementwise rows and views only");
+    if (kind != IR_ELEMENTWISE && !view_op && c->rows[i] != w.pad && r->op != IR_const && r->op != IR_iota && r->op != IR_random) ok = no(c, "an epilogue has elementwise rows and views only");
     for (uint32_t k = 0; ok && k < r->n_args; k++) {
       int a = position(c->rows, c->n, r->args[k]);
       if (a < 0 || views[a].rank < 0) continue;

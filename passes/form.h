@@ -41,6 +41,7 @@ bool form_is_free(const ir_graph *g, ir_ref r);     /* made again in every kerne
 /* May result `value` of this kernel overwrite arg, which has the same size: is arg read only where value is written, by elementwise rows? */
 bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *result, ir_ref value, ir_ref arg);
 ir_ref form_view_base(const ir_graph *g, ir_ref operand);   /* the lowest row that a contraction's operand is a strided view of */
+ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k);   /* the same of its argument k, seen through the pad that its kernel does (window.c) */
 
 /* groups.c: rows of `in` as kernels of `out`. A group becomes one region: its rows (ascending), of which `result` ones are known outside. */
 typedef struct { ir_ref *rows; bool *result; int n; int64_t key; uint32_t region; } group;

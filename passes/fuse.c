@@ -158,7 +158,7 @@ static void choose_solid(fuser *f) {
     if (!f->live[r]) continue;
     if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
     if (ir_ops[n->op].kind == IR_CONTRACTION)
-      for (int k = 0; k < 2; k++) f->forced[form_view_base(g, n->args[k])] = true;
+      for (int k = 0; k < 2; k++) f->forced[form_operand_base(g, r, k)] = true;
     if (n->op == IR_argsort) f->forced[n->args[0]] = true;
     const ir_node *x = ir_at(g, n->n_args ? n->args[0] : 0);
     int last = x->rank - 1;

@@ -87,6 +87,11 @@ TT_API void pass_plan_free(pass_plan *p);
 TT_API ir_ref pass_winograd_conv(ir_graph *g, ir_ref x, ir_ref w, int64_t tile, int64_t panel);
 ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n);
 
+/* window.c: is row `conv` a convolution whose sum is short, so that its kernel reads x without the border? pad: the pad row (0: none) between x and
+ * the conv; spatial axis i of what it pads has size[i] elements and stands behind lo[i] zeros. */
+typedef struct { ir_ref pad; bool depthwise; int64_t lo[3], size[3]; } pass_window;
+TT_API bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w);
+
 /* tune.c: measured plans. A table has those of all CPUs; the pass uses those of its own, and adds a hash of them to `used`. */
 enum { PASS_ENTRIES = 5 };         /* of one kernel */
 typedef struct { const char *name; uint32_t n; int64_t values[2]; } pass_entry;

@@ -1,0 +1,377 @@
+/* window.c: convolutions whose sum is short (passes/window.c): depthwise and grouped ones, first layers. There is little to do for each element, so
+ * everything is read once, in the order in which it lies, and without a border in memory:
+ *
+ *     task = some lines of results of an image
+ *       for each line, for each tile of T results of it, for each panel of L channels
+ *         acc[T] = 0
+ *         for each tap of the outer axes: if it sees the image
+ *           for each tap of the last axis that does        acc[i] += x[column of i] * w[tap]
+ *         epilogue, store
+ *
+ * Tiles at the two ends of a line are code of their own, in which multiplications with the border are left out; all others are one loop. A
+ * depthwise convolution has its vectors along the channels of both operands, and neighbouring results share what they load; else x is a scalar that
+ * meets a vector of output channels. Weights are packed by the first task of a call, panel by panel, and stay. Phases (contract.c) of a dilated x, whose
+ * results lie side by side, are done line by line together. */
+#include "contract.h"
+
+typedef struct {
+  lower_ctx *lx;
+  lp_kernel *k;
+  ir_ref row;
+  const contraction *phases;
+  int n_phases, D;
+  pass_window see;              /* where x lies in what the convolution reads */
+  tt_dtype acc_type;
+  int64_t groups, extent, channels, images, outer[3], lines, block;      /* groups that are looped over; of the vector axis; summed in a group; lines of an image, of a task */
+  int64_t lanes, tile, panels;
+  int weights, stage;           /* scratch */
+  bool slow;                    /* the epilogue is a loop over the tile's stored sums */
+} window;
+
+typedef struct {
+  const contraction *c;         /* its phase */
+  int64_t first_weight;         /* of the phase, in scratch, in steps of `lanes` */
+  lp_ref image, q[3], group, panel, place;       /* q: of the outer axes; place: of the vector axis, lane 0 */
+  int64_t width;
+} tile_at;
+
+static int64_t outer_taps(const window *w, const contraction *c) {
+  int64_t n = 1;
+  for (int i = 0; i < w->D - 1; i++) n *= c->space[i].taps;
+  return n;
+}
+static int64_t all_taps(const window *w, const contraction *c) { return outer_taps(w, c) * c->space[w->D - 1].taps; }
+
+static lp_ref as_acc(window *w, lp_ref e) { return w->k->exprs[e].dtype == w->acc_type ? e : lp_op(w->k, IR_cast, w->acc_type, e, 0, 0); }
+
+/* Where result q reads under tap `tap` of spatial axis i, counted in x without its border. */
+static lp_ref seen_at(window *w, const contraction *c, int i, lp_ref q, lp_ref tap) {
+  const spatial *s = &c->space[i];
+  return lp_add(w->k, lp_add(w->k, lp_mul(w->k, q, s->step), lp_mul(w->k, tap, s->tap_step)), lp_int(w->k, s->x_first - w->see.lo[i]));
+}
+
+static lp_ref in_range(window *w, lp_ref e, int64_t size) {
+  lp_ref low = lp_op(w->k, IR_ge, TT_BOOL, e, lp_int(w->k, 0), 0);
+  return lp_op(w->k, IR_and, TT_BOOL, low, lp_op(w->k, IR_lt, TT_BOOL, e, lp_int(w->k, size), 0), 0);
+}
+static bool always(const window *w, lp_ref guard, bool value) { return w->k->exprs[guard].kind == LX_CONST && (w->k->exprs[guard].imm != 0) == value; }
+
+static lp_ref weight_index(window *w, const tile_at *t, lp_ref outer_tap, lp_ref tap, lp_ref channel, lp_ref lane) {
+  lp_kernel *k = w->k;
+  const contraction *c = t->c;
+  lp_ref e = lp_add(k, lp_mul(k, t->group, w->panels), t->panel);
+  e = lp_add(k, lp_mul(k, e, outer_taps(w, c)), outer_tap);
+  e = lp_add(k, lp_mul(k, e, c->space[w->D - 1].taps), tap);
+  e = lp_add(k, lp_add(k, lp_mul(k, e, w->channels), channel), lp_int(k, t->first_weight));
+  return lp_add(k, lp_mul(k, e, w->lanes), lane);
+}
+
+/* ---- packing ---- */
+
+static void pack_panel(window *w, lp_cursor *at, tile_at t, lp_ref outer_tap, lp_ref tap, lp_ref channel, const lp_ref *outer) {
+  lp_kernel *k = w->k;
+  const ir_node *n = ir_at(w->lx->g, w->row);
+  int lane = lp_var_add(k, "l", t.width);
+  lp_cursor inside;
+  lp_for(k, at, lane, 0, t.width, (int)w->lanes, &inside);
+  lp_ref l = lp_var(k, lane), v = lp_add(k, lp_mul(k, t.panel, w->lanes), l), zero = lp_int(k, 0);
+  lp_ref index[TT_MAX_RANK] = {w->see.depthwise ? v : t.group, w->see.depthwise ? zero : v, channel};
+  for (int i = 0; i < w->D; i++) {
+    const spatial *s = &t.c->space[i];
+    index[3 + i] = lp_add(k, lp_mul(k, i < w->D - 1 ? outer[i] : tap, s->w_step), lp_int(k, s->w_first));
+  }
+  lp_stmt *s = lp_append(k, &inside, LS_STORE);
+  s->buffer = w->weights, s->index = weight_index(w, &t, outer_tap, tap, channel, l), s->value = lower_pull(w->lx, n->args[1], index);
+}
+
+static lp_ref open(window *w, lp_cursor *at, const char *name, int64_t extent) {
+  if (extent == 1) return lp_int(w->k, 0);
+  int var = lp_var_add(w->k, name, extent);
+  lp_cursor inside;
+  lp_for(w->k, at, var, 0, extent, 0, &inside);
+  *at = inside;
+  return lp_var(w->k, var);
+}
+
+static void to_end(lp_cursor *at) {
+  while (*at->tail) at->tail = &(*at->tail)->next;
+}
+
+static void pack(window *w, lp_cursor *at) {
+  int64_t full = w->extent / w->lanes, rest = w->extent % w->lanes, before = 0;
+  for (int p = 0; p < w->n_phases; p++) {
+    const contraction *c = &w->phases[p];
+    if (all_taps(w, c))
+      for (int part = 0; part < 2; part++) {
+        if (part ? !rest : !full) continue;
+        tile_at t = {.c = c, .first_weight = before, .width = part ? rest : w->lanes};
+        lp_cursor body = *at;
+        lp_ref outer[3] = {0}, outer_tap = lp_int(w->k, 0);
+        t.group = open(w, &body, "g", w->groups);
+        t.panel = part ? lp_int(w->k, full) : open(w, &body, "p", full);
+        for (int i = 0; i < w->D - 1; i++) {
+          outer[i] = open(w, &body, "t", c->space[i].taps);
+          outer_tap = lp_add(w->k, lp_mul(w->k, outer_tap, c->space[i].taps), outer[i]);
+        }
+        lp_ref tap = open(w, &body, "t", c->space[w->D - 1].taps), channel = open(w, &body, "c", w->channels);
+        pack_panel(w, &body, t, outer_tap, tap, channel, outer);
+        to_end(at);
+      }
+    before += w->groups * w->panels * all_taps(w, c) * w->channels;
+  }
+}
+
+/* ---- a tile ---- */
+
+static lp_ref pixel(window *w, const tile_at *t, const lp_ref *seen, lp_ref column, lp_ref channel) {
+  lp_ref zero = lp_int(w->k, 0), index[TT_MAX_RANK] = {t->image, w->see.depthwise ? t->place : t->group, w->see.depthwise ? zero : channel};
+  for (int i = 0; i < w->D; i++) index[3 + i] = lp_add(w->k, i < w->D - 1 ? seen[i] : column, lp_int(w->k, w->see.lo[i]));
+  return as_acc(w, lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], index));
+}
+
+static void add(window *w, lp_cursor *at, int acc, int64_t i, lp_ref x, lp_ref weight) {
+  lp_kernel *k = w->k;
+  lp_ref index = lp_int(k, i), old = lp_get(k, acc, index), factor = as_acc(w, weight);
+  lp_stmt *s = lp_append(k, at, LS_SET);
+  s->local = acc, s->index = index;
+  if (tt_dtype_in(w->acc_type, TT_REAL)) s->value = lp_fma(k, x, factor, old);
+  else s->value = lp_op(k, IR_add, w->acc_type, lp_op(k, IR_mul, w->acc_type, x, factor, 0), old, 0);
+}
+
+/* Both operands have the lanes. Column by column, so that one load serves all results and taps that meet there. */
+static void depthwise_taps(window *w, lp_cursor *at, const tile_at *t, const lp_ref *seen, lp_ref outer_tap, lp_ref first, int64_t rows, lp_ref lane, int acc) {
+  lp_kernel *k = w->k;
+  const spatial *s = &t->c->space[w->D - 1];
+  int64_t last = (rows - 1) * s->step + (s->taps - 1) * s->tap_step;
+  for (int64_t offset = 0; offset <= last; offset++)
+    for (int64_t tap = s->taps - 1; tap >= 0; tap--) {
+      int64_t by = offset - tap * s->tap_step;
+      if (by < 0 || by % s->step || by / s->step >= rows) continue;
+      lp_ref column = seen_at(w, t->c, w->D - 1, lp_add(k, first, lp_int(k, by / s->step)), lp_int(k, tap));
+      if (!always(w, in_range(w, column, w->see.size[w->D - 1]), true)) continue;
+      add(w, at, acc, by / s->step, pixel(w, t, seen, column, 0), lp_load(k, w->weights, weight_index(w, t, outer_tap, lp_int(k, tap), lp_int(k, 0), lane), 0, 0));
+    }
+}
+
+/* One step of the sum: a vector of weights, and of each result that sees the image here a scalar. */
+static void dense_step(window *w, lp_cursor *at, const tile_at *t, const lp_ref *seen, lp_ref outer_tap, lp_ref tap, lp_ref channel, lp_ref first, int64_t rows, lp_ref lane, int acc) {
+  lp_kernel *k = w->k;
+  for (int64_t i = 0; i < rows; i++) {
+    lp_ref column = seen_at(w, t->c, w->D - 1, lp_add(k, first, lp_int(k, i)), tap);
+    if (!always(w, in_range(w, column, w->see.size[w->D - 1]), true)) continue;
+    add(w, at, acc, i, pixel(w, t, seen, column, channel), lp_load(k, w->weights, weight_index(w, t, outer_tap, tap, channel, lane), 0, 0));
+  }
+}
+
+static void dense_taps(window *w, lp_cursor *at, const tile_at *t, const lp_ref *seen, lp_ref outer_tap, lp_ref first, int64_t rows, lp_ref lane, int acc, bool border) {
+  lp_kernel *k = w->k;
+  const spatial *s = &t->c->space[w->D - 1];
+  if (border) {
+    for (int64_t tap = 0; tap < s->taps; tap++) {
+      lp_cursor body = *at;
+      lp_ref channel = open(w, &body, "c", w->channels);
+      dense_step(w, &body, t, seen, outer_tap, lp_int(k, tap), channel, first, rows, lane, acc);
+      to_end(at);
+    }
+    return;
+  }
+  /* Taps and channels are one loop where they lie one behind the other. */
+  int var = lp_var_add(k, "k", s->taps * w->channels);
+  lp_ref both = lp_var(k, var), tap = lp_div(k, both, w->channels), channel = lp_mod(k, both, w->channels);
+  lp_ref x = pixel(w, t, seen, seen_at(w, t->c, w->D - 1, first, tap), channel);
+  int64_t stride;
+  bool one = k->exprs[x].kind == LX_LOAD && lp_affine(k, k->exprs[x].a[0], var, &stride);
+  lp_cursor body = *at;
+  if (one) lp_for(k, at, var, 0, s->taps * w->channels, 0, &body);
+  else tap = open(w, &body, "t", s->taps), channel = open(w, &body, "c", w->channels);
+  dense_step(w, &body, t, seen, outer_tap, tap, channel, first, rows, lane, acc);
+  to_end(at);
+}
+
+static void store_at(window *w, lp_cursor *at, const tile_at *t, lp_ref last, lp_ref value) {
+  lp_kernel *k = w->k;
+  lp_ref zero = lp_int(k, 0), place[MAX_AXES] = {t->image, w->see.depthwise ? t->place : t->group, w->see.depthwise ? zero : t->place}, index[TT_MAX_RANK];
+  for (int i = 0; i < w->D; i++) place[3 + i] = i < w->D - 1 ? t->q[i] : last;
+  con_result_at(t->c, k, place, index);
+  con_store(w->lx, w->row, at, index, value);
+}
+
+/* `rows` results from number `first` on of a line, for one panel. */
+static void tile(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows, bool border) {
+  lp_kernel *k = w->k;
+  int lane_var = lp_var_add(k, "l", t.width), acc = lp_local_add(k, "acc", w->acc_type, (int)rows);
+  lp_ref lane = lp_var(k, lane_var), from = lp_mul(k, t.panel, w->lanes), seen[3] = {0}, outer_tap = lp_int(k, 0);
+  lp_cursor body, inside;
+  lp_for(k, at, lane_var, 0, t.width, (int)w->lanes, &body);
+  t.place = lp_add(k, from, lane);
+  lp_stmt *s = lp_append(k, &body, LS_LOCAL);
+  s->local = acc, s->value = lp_const(k, w->acc_type, 0);
+  inside = body;
+  for (int i = 0; i < w->D - 1; i++) {
+    const spatial *o = &t.c->space[i];
+    lp_ref tap = open(w, &inside, "t", o->taps), e = seen_at(w, t.c, i, t.q[i], tap), sees = in_range(w, e, w->see.size[i]);
+    if (!always(w, sees, true)) {
+      s = lp_append(k, &inside, LS_IF);
+      s->guard = sees;
+      inside.tail = &s->body;
+    }
+    seen[i] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[i] - 1), 0), lp_int(k, 0), 0);      /* itself, with its range known */
+    outer_tap = lp_add(k, lp_mul(k, outer_tap, o->taps), tap);
+  }
+  if (all_taps(w, t.c)) {
+    if (w->see.depthwise) depthwise_taps(w, &inside, &t, seen, outer_tap, first, rows, lane, acc);
+    else dense_taps(w, &inside, &t, seen, outer_tap, first, rows, lane, acc, border);
+  }
+  to_end(&body);
+  for (int64_t i = 0; i < rows; i++) {
+    lp_ref value = lp_get(k, acc, lp_int(k, i));
+    if (!w->slow) {
+      store_at(w, &body, &t, lp_add(k, first, lp_int(k, i)), value);
+      continue;
+    }
+    s = lp_append(k, &body, LS_STORE);
+    s->buffer = w->stage, s->index = lp_add(k, lane, lp_int(k, i * w->lanes)), s->value = value;
+  }
+  if (!w->slow) return;
+  lp_cursor loop = *at;
+  to_end(&loop);
+  lp_ref i = open(w, &loop, "i", rows);
+  lane_var = lp_var_add(k, "l", t.width);
+  lp_for(k, &loop, lane_var, 0, t.width, (int)w->lanes, &body);
+  lane = lp_var(k, lane_var), t.place = lp_add(k, from, lane);
+  store_at(w, &body, &t, lp_add(k, first, i), lp_load(k, w->stage, lp_add(k, lp_mul(k, i, w->lanes), lane), 0, 0));
+}
+
+static void panels(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows, bool border) {
+  int64_t full = w->extent / w->lanes, rest = w->extent % w->lanes;
+  lp_cursor each = *at, body;
+  t.group = open(w, &each, "g", w->groups);
+  body = each;
+  if (full) {
+    t.panel = open(w, &body, "p", full), t.width = w->lanes;
+    tile(w, &body, t, first, rows, border);
+    to_end(&each);
+  }
+  if (rest) {
+    t.panel = lp_int(w->k, full), t.width = rest;
+    tile(w, &each, t, first, rows, border);
+  }
+  to_end(at);
+}
+
+/* ---- a line ---- */
+
+/* Does a tile of results multiply with the border, left or right of a line? */
+static bool at_border(const window *w, const contraction *c, int64_t first, int64_t rows) {
+  const spatial *s = &c->space[w->D - 1];
+  int64_t from = first * s->step + s->x_first - w->see.lo[w->D - 1], last = from + (rows - 1) * s->step + (s->taps - 1) * s->tap_step;
+  return from < 0 || last >= w->see.size[w->D - 1];
+}
+
+static void line(window *w, lp_cursor *at, tile_at t) {
+  int64_t results = t.c->space[w->D - 1].outputs, tiles = (results + w->tile - 1) / w->tile, rows = tiles ? (results + tiles - 1) / tiles : 0, high = tiles - (tiles * rows - results);
+  for (int64_t i = 0, first = 0; i < tiles;) {             /* balanced: those from `high` on have a row less */
+    int64_t size = i < high ? rows : rows - 1, end = i + 1, next = first + size;
+    bool border = at_border(w, t.c, first, size);
+    for (; !border && end < (i < high ? high : tiles) && !at_border(w, t.c, next, size); end++) next += size;
+    lp_cursor body = *at;
+    lp_ref number = open(w, &body, "x", end - i);
+    panels(w, &body, t, lp_add(w->k, lp_mul(w->k, number, size), lp_int(w->k, first)), size, border);
+    to_end(at);
+    i = end, first = next;
+  }
+}
+
+/* ---- choosing ---- */
+
+/* Half cycles of a tile: two multiply-adds and two loads a cycle, and 4 cycles of latency. */
+static int64_t tile_cost(const window *w, const contraction *c, int64_t rows, int64_t vectors) {
+  const spatial *s = &c->space[w->D - 1];
+  int64_t taps = s->taps, columns = (rows - 1) * (s->step < s->tap_step * taps ? s->step : taps) + taps, work = rows * vectors, step = work < 8 ? 8 : work;
+  int64_t loads = w->see.depthwise ? (columns + taps) * vectors : (rows + vectors) * taps;
+  return outer_taps(w, c) * (w->see.depthwise ? (loads > step * taps ? loads : step * taps) : w->channels * (loads > step * taps ? loads : step * taps)) + 2 * work + 24;
+}
+
+static void choose(window *w) {
+  const cg_cpu *cpu = w->lx->cpu;
+  int64_t machine = cpu->vector_bytes / (int64_t)tt_dtype_size(w->acc_type), best = INT64_MAX;
+  if (machine < 2) machine = 2;
+  const contraction *c = &w->phases[0];
+  for (int p = 1; p < w->n_phases; p++)
+    if (all_taps(w, &w->phases[p]) > all_taps(w, c)) c = &w->phases[p];
+  int64_t results = c->space[w->D - 1].outputs, held = c->space[w->D - 1].taps < 3 ? c->space[w->D - 1].taps : 3;
+  for (int64_t n = 1; n <= 4; n *= 2) {
+    int64_t lanes = n * machine, rows = w->see.depthwise ? (cpu->n_registers - (held + 1) * n) / n : (cpu->n_registers - 1 - n) / n, rest = 1, cost = 0;
+    if (n > 1 && lanes / 2 >= w->extent) break;
+    if (rows > 14) rows = 14;
+    if (rows < 1) rows = 1;
+    int64_t tiles = (results + rows - 1) / rows;
+    if (tiles < 1) tiles = 1;
+    rows = (results + tiles - 1) / tiles;
+    int64_t low = tiles * rows - results;
+    while (rest * machine < w->extent % lanes) rest *= 2;
+    for (int less = 0; less < 2; less++)
+      cost += (less ? low : tiles - low) * (w->extent / lanes * tile_cost(w, c, rows - less, n) + (w->extent % lanes ? tile_cost(w, c, rows - less, rest) : 0));
+    if (best == INT64_MAX || cost < best - best / 50) best = cost, w->lanes = lanes, w->tile = rows;
+  }
+  w->panels = (w->extent + w->lanes - 1) / w->lanes;
+  /* A task is worth its call, and there are some for every thread of a small team; beyond that the more lines the better: neighbours share what they read. */
+  double work = 2.0 * (double)(w->groups * w->extent * w->channels);
+  for (int i = 0; i < w->D; i++) work *= (double)(i < w->D - 1 ? 1 : ir_at(w->lx->g, w->row)->dim[2 + w->D]) * (double)c->space[i].taps;
+  w->block = 1;
+  while (w->block < w->lines && (w->block * work < 4e5 || w->images * w->lines / w->block > 64)) w->block++;
+  w->block = con_nearest_divisor(w->lines, w->block);
+}
+
+bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phases) {
+  const ir_node *n = ir_at(lx->g, row), *x = ir_at(lx->g, n->args[0]), *f = ir_at(lx->g, n->args[1]);
+  lp_kernel *k = lx->k;
+  window w = {.lx = lx, .k = k, .row = row, .phases = phases, .n_phases = n_phases, .D = f->rank - 3, .acc_type = phases[0].acc_type, .images = n->dim[0], .channels = f->dim[2], .lines = 1};
+  if (!pass_window_of(lx->g, row, &w.see)) return false;
+  if (!w.see.pad || ir_at(lx->g, w.see.pad)->region != lx->region)          /* what it reads exists as it is */
+    for (int i = 0; i < w.D; i++) w.see.lo[i] = 0, w.see.size[i] = x->dim[3 + i];
+  w.groups = w.see.depthwise ? 1 : n->dim[1], w.extent = w.see.depthwise ? n->dim[1] : n->dim[2];
+  int64_t weights = 0;
+  for (int i = 0; i < w.D - 1; i++) {
+    for (int p = 0; p < n_phases; p++)
+      if (phases[p].space[i].outputs > w.outer[i]) w.outer[i] = phases[p].space[i].outputs;
+    w.lines *= w.outer[i];
+  }
+  choose(&w);
+  for (int p = 0; p < n_phases; p++) weights += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
+  w.slow = con_costly(lx->g, lx->region);
+  w.weights = lp_buffer_add(k, "weights", (tt_dtype)f->dtype, weights * w.lanes, true, true);
+  if (w.slow) w.stage = lp_buffer_add(k, "stage", w.acc_type, w.tile * w.lanes, true, true);
+  k->tasks = w.images * (w.lines / w.block);
+  lp_cursor body = {&k->body}, packing = body;
+  if (k->tasks > 1) {
+    lp_stmt *s = lp_append(k, &packing, LS_IF);
+    s->guard = lp_op(k, IR_eq, TT_BOOL, lp_var(k, 0), lp_begin(k), 0);
+    packing.tail = &s->body;
+  }
+  pack(&w, &packing);
+  to_end(&body);
+  tile_at t = {.image = lp_div(k, lp_var(k, 0), w.lines / w.block)};
+  lp_ref number = lp_add(k, lp_mul(k, lp_mod(k, lp_var(k, 0), w.lines / w.block), w.block), open(&w, &body, "y", w.block)), q[3] = {0};
+  for (int i = w.D - 2; i >= 0; i--) {
+    q[i] = i ? lp_mod(k, number, w.outer[i]) : number;
+    number = i ? lp_div(k, number, w.outer[i]) : number;
+  }
+  for (int p = 0; p < n_phases; p++) {
+    lp_cursor inside = body;
+    t.c = &phases[p];
+    for (int i = 0; i < w.D - 1; i++) {
+      t.q[i] = q[i];
+      int64_t outputs = phases[p].space[i].outputs;
+      if (outputs == w.outer[i]) continue;
+      lp_stmt *s = lp_append(k, &inside, LS_IF);
+      s->guard = lp_op(k, IR_lt, TT_BOOL, q[i], lp_int(k, outputs), 0);
+      inside.tail = &s->body;
+      if (outputs > 0) t.q[i] = lp_op(k, IR_min, TT_I64, q[i], lp_int(k, outputs - 1), 0);           /* itself, with its range known */
+    }
+    line(&w, &inside, t);
+    to_end(&body);
+    t.first_weight += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
+  }
+  return true;
+}

@@ -1,0 +1,55 @@
+/* window.c: convolutions whose sum is short: depthwise and grouped ones, and first layers of few channels. They do little with each element, so a copy
+ * of x with its border costs as much as they do themselves. Their kernels (codegen/window.c) read x as it stands, the pad is a part of them:
+ *
+ *     %p = pad(%x, 0) : [64,34,34,32]             kernel @k(%x, %w) -> %y {
+ *     %y = conv(permute(%p), %w)           gives    %p = pad(%x, 0) ...
+ *                                                   %y = conv(permute(%p), %w) } */
+#include "passes.h"
+
+enum { MAX_TAPS = 11, MOST_WEIGHTS = 64 << 10, FEW_CHANNELS = 8 };      /* taps of the last axis, which are unrolled; weights are kept packed in L2 */
+
+/* The pad that x is, seen through permutes and reshapes that leave the spatial axes alone; it puts zeros around these and nowhere else. */
+static void find_pad(const ir_graph *g, ir_ref x, int D, pass_window *w) {
+  int axis[3];
+  for (int i = 0; i < D; i++) axis[i] = 3 + i, w->lo[i] = 0, w->size[i] = ir_at(g, x)->dim[3 + i];
+  w->pad = 0;
+  const ir_node *n = ir_at(g, x);
+  for (; n->op == IR_permute || n->op == IR_reshape; n = ir_at(g, x)) {
+    const ir_node *a = ir_at(g, x = n->args[0]);
+    for (int i = 0; i < D; i++)
+      if (n->op == IR_permute) axis[i] = (int)ir_ints(n, "perm", NULL)[axis[i]];
+      else {
+        int64_t before = 1, others = 1;
+        int j = 0;
+        for (int k = 0; k < axis[i]; k++) before *= n->dim[k];
+        while (j < a->rank && (others < before || (others == before && a->dim[j] == 1))) others *= a->dim[j++];
+        if (j == a->rank || others != before || a->dim[j] != n->dim[axis[i]]) return;
+        axis[i] = j;
+      }
+  }
+  double zero = 1;
+  if (n->op != IR_pad || !ir_is_splat(g, n->args[1], &zero) || zero != 0) return;
+  const int64_t *lo = ir_ints(n, "lo", NULL), *hi = ir_ints(n, "hi", NULL), *interior = ir_ints(n, "interior", NULL);
+  for (int k = 0; k < n->rank; k++) {
+    bool spatial = false;
+    for (int i = 0; i < D; i++) spatial |= axis[i] == k;
+    if (interior[k] || (!spatial && (lo[k] || hi[k])) || ir_at(g, n->args[0])->dim[k] == 0) return;
+  }
+  for (int i = 0; i < D; i++) w->lo[i] = lo[axis[i]], w->size[i] = ir_at(g, n->args[0])->dim[axis[i]];
+  w->pad = x;
+}
+
+bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
+  const ir_node *n = ir_at(g, conv);
+  if (n->op != IR_conv || ir_int(n, "split") > 1) return false;
+  const ir_node *k = ir_at(g, n->args[1]);
+  int D = k->rank - 3;
+  int64_t G = k->dim[0], O = k->dim[1], C = k->dim[2], taps = 1, count = 1;
+  for (int i = 3; i < k->rank; i++) taps *= k->dim[i];
+  for (int i = 0; i < n->rank; i++) count *= n->dim[i];
+  if (!count || !taps || !C || k->dim[k->rank - 1] > MAX_TAPS || G * O * C * taps > MOST_WEIGHTS) return false;
+  w->depthwise = G > 1 && O == 1 && C == 1;
+  if (!w->depthwise && (taps == 1 || (G == 1 && (C >= FEW_CHANNELS || O < 4)) || (G > 1 && O < 4))) return false;
+  find_pad(g, n->args[0], D, w);
+  return true;
+}
