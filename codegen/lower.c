@@ -459,7 +459,7 @@ lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *i
     if (lower_result(ln->lx, i) == result) s->buffer = lower_result_buffer(ln->lx, i);
   s->index = lower_linear(ln->lx, result, index);
   s->value = value;
-  s->stream = nest_streams(ln, result);
+  s->stream = ln->core ? 0 : lower_streams(ln->lx, result);
   return s;
 }
 

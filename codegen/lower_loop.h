@@ -84,7 +84,6 @@ bool nest_choose(loop_nest *ln);                              /* joins axes, and
 bool nest_keep(loop_nest *ln);                                /* which rows are kept in scratch from one stage to the next */
 lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value);
 void nest_prefetch(loop_nest *ln);                            /* lower_stream.c: the next row comes to L1 while this one is computed */
-uint8_t nest_streams(const loop_nest *ln, ir_ref r);         /* lower_stream.c: lp_stmt.stream of stores of result r */
 /* What a special core reads and where it writes, at ln->at, for choosing loops: at most 4 of each. */
 void nest_special_roots(loop_nest *ln, lp_ref *roots, int *n_roots, lp_ref *stores, int *n_stores);
 

@@ -47,23 +47,23 @@ static void mark_live(const lp_kernel *k, lp_ref e, bool *seen) {
   for (int i = 0; i < 3; i++) mark_live(k, k->exprs[e].a[i], seen);
 }
 
-uint8_t nest_streams(const loop_nest *ln, ir_ref r) {
-  const ir_graph *g = ln->g;
-  int64_t share = ln->lx->cpu->l3 / 2 < L3_SHARE ? ln->lx->cpu->l3 / 2 : L3_SHARE, own = bytes_of(g, r);
+uint8_t lower_streams(const lower_ctx *lx, ir_ref r) {
+  const ir_graph *g = lx->g;
+  int64_t share = lx->cpu->l3 / 2 < L3_SHARE ? lx->cpu->l3 / 2 : L3_SHARE, own = bytes_of(g, r);
   uint32_t n;
   static const char *const names[2] = {"inplace", "reuse"};
-  if (own < LEAST || ln->core) return 0;
+  if (own < LEAST) return 0;
   for (int i = 0; i < 2; i++) {
-    const int64_t *v = ir_kernel_get(g, ln->lx->region, names[i], &n);
+    const int64_t *v = ir_kernel_get(g, lx->region, names[i], &n);
     for (uint32_t j = 0; v && j + 1 < n; j += 2)
       if (v[j] == (int64_t)r) return 0;
   }
   bool output = false, read = false;
   for (uint32_t i = 0; i < g->n_outputs; i++) output |= g->outputs[i].value == r;
   for (uint32_t i = 0; i < g->n_effects; i++) output |= ir_at(g, g->effects[i])->args[1] == r;
-  for (ir_ref u = lower_last(ln->lx) + 1; u < g->n_nodes && !read; u++)
+  for (ir_ref u = lower_last(lx) + 1; u < g->n_nodes && !read; u++)
     for (uint32_t i = 0; i < ir_at(g, u)->n_args; i++) read |= ir_at(g, u)->args[i] == r && ir_at(g, u)->region;
-  int64_t bytes = own + touched(g, read ? lower_first(ln->lx) : 1, r, share);
+  int64_t bytes = own + touched(g, read ? lower_first(lx) : 1, r, share);
   if (bytes < share) return 0;
   return output ? LP_CHECK : LP_STREAM;       /* what the user binds may stand anywhere */
 }

@@ -14,6 +14,9 @@
  * results lie side by side, are done line by line together. */
 #include "contract.h"
 
+enum { MAX_RESULTS = 16, AT_BORDER = 20, STRAIGHT = 120 };
+/* AT_BORDER: half cycles that a loop of its own costs for a tap; STRAIGHT: most multiply-adds of a tile that are written out for all taps */
+
 typedef struct {
   lower_ctx *lx;
   lp_kernel *k;
@@ -23,8 +26,10 @@ typedef struct {
   pass_window see;              /* where x lies in what the convolution reads */
   tt_dtype acc_type;
   int64_t groups, extent, channels, images, outer[3], lines, block;      /* groups that are looped over; of the vector axis; summed in a group; lines of an image, of a task */
-  int64_t lanes, tile, panels;
+  int64_t lanes, vectors, tile, panels;      /* vectors: of the machine, that the lanes are */
   int weights, stage;           /* scratch */
+  uint8_t streams[MAX_RESULTS]; /* lp_stmt.stream of the results */
+  bool ahead;                   /* what the next line reads is asked for early */
   bool slow;                    /* the epilogue is a loop over the tile's stored sums */
 } window;
 
@@ -33,6 +38,7 @@ typedef struct {
   int64_t first_weight;         /* of the phase, in scratch, in steps of `lanes` */
   lp_ref image, q[3], group, panel, place;       /* q: of the outer axes; place: of the vector axis, lane 0 */
   int64_t width;
+  bool inside;                  /* a line of which no outer tap sees the border */
 } tile_at;
 
 static int64_t outer_taps(const window *w, const contraction *c) {
@@ -196,32 +202,63 @@ static void store_at(window *w, lp_cursor *at, const tile_at *t, lp_ref last, lp
   con_store(w->lx, w->row, at, index, value);
 }
 
+/* The taps of outer axis i and those within. */
+static void outer_taps_from(window *w, lp_cursor at, const tile_at *t, int i, lp_ref *seen, lp_ref outer_tap, lp_ref first, int64_t rows, lp_ref lane, int acc, bool border) {
+  lp_kernel *k = w->k;
+  if (!all_taps(w, t->c)) return;
+  if (i == w->D - 1) {
+    if (w->see.depthwise) depthwise_taps(w, &at, t, seen, outer_tap, first, rows, lane, acc);
+    else dense_taps(w, &at, t, seen, outer_tap, first, rows, lane, acc, border);
+    return;
+  }
+  const spatial *o = &t->c->space[i];
+  bool straight = w->see.depthwise && t->inside && all_taps(w, t->c) * rows * w->vectors <= STRAIGHT;
+  for (int64_t j = 0; j < (straight ? o->taps : 1); j++) {
+    lp_cursor body = at;
+    lp_ref tap = straight ? lp_int(k, j) : open(w, &body, "t", o->taps), e = seen_at(w, t->c, i, t->q[i], tap), sees = in_range(w, e, w->see.size[i]);
+    if (!always(w, sees, true)) {
+      lp_stmt *s = lp_append(k, &body, LS_IF);
+      s->guard = sees;
+      body.tail = &s->body;
+    }
+    seen[i] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[i] - 1), 0), lp_int(k, 0), 0);      /* itself, with its range known */
+    outer_taps_from(w, body, t, i + 1, seen, lp_add(k, lp_mul(k, outer_tap, o->taps), tap), first, rows, lane, acc, border);
+    to_end(&at);
+  }
+}
+
+/* What the next line will be the first to read, asked for a line early: a tile's columns, a panel's channels. */
+static void ask_ahead(window *w, lp_cursor *at, const tile_at *t, lp_ref first, int64_t rows) {
+  lp_kernel *k = w->k;
+  const spatial *o = &t->c->space[w->D - 2], *s = &t->c->space[w->D - 1];
+  int64_t last = (rows - 1) * s->step + (s->taps - 1) * s->tap_step;
+  lp_ref seen[3] = {0};
+  for (int i = 0; i < w->D - 2; i++) seen[i] = lp_int(k, 0);
+  for (int64_t j = 0; j < o->step; j++)
+    for (int64_t column = s->taps - s->step; column <= last; column++) {
+      lp_ref e = lp_add(k, seen_at(w, t->c, w->D - 2, t->q[w->D - 2], lp_int(k, o->taps - 1)), lp_int(k, 1 + j));
+      lp_ref place = lp_add(k, seen_at(w, t->c, w->D - 1, first, lp_int(k, 0)), lp_int(k, column));
+      if (!always(w, in_range(w, place, w->see.size[w->D - 1]), true)) continue;
+      seen[w->D - 2] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[w->D - 2] - 1), 0), lp_int(k, 0), 0);
+      lp_ref x = pixel(w, t, seen, place, lp_int(k, 0));
+      if (k->exprs[x].kind != LX_LOAD) return;
+      lp_stmt *p = lp_append(k, at, LS_PREFETCH);
+      p->buffer = (int)k->exprs[x].imm, p->index = k->exprs[x].a[0];
+    }
+}
+
 /* `rows` results from number `first` on of a line, for one panel. */
 static void tile(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows, bool border) {
   lp_kernel *k = w->k;
   int lane_var = lp_var_add(k, "l", t.width), acc = lp_local_add(k, "acc", w->acc_type, (int)rows);
-  lp_ref lane = lp_var(k, lane_var), from = lp_mul(k, t.panel, w->lanes), seen[3] = {0}, outer_tap = lp_int(k, 0);
-  lp_cursor body, inside;
+  lp_ref lane = lp_var(k, lane_var), from = lp_mul(k, t.panel, w->lanes), seen[3] = {0};
+  lp_cursor body;
   lp_for(k, at, lane_var, 0, t.width, (int)w->lanes, &body);
   t.place = lp_add(k, from, lane);
   lp_stmt *s = lp_append(k, &body, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, w->acc_type, 0);
-  inside = body;
-  for (int i = 0; i < w->D - 1; i++) {
-    const spatial *o = &t.c->space[i];
-    lp_ref tap = open(w, &inside, "t", o->taps), e = seen_at(w, t.c, i, t.q[i], tap), sees = in_range(w, e, w->see.size[i]);
-    if (!always(w, sees, true)) {
-      s = lp_append(k, &inside, LS_IF);
-      s->guard = sees;
-      inside.tail = &s->body;
-    }
-    seen[i] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[i] - 1), 0), lp_int(k, 0), 0);      /* itself, with its range known */
-    outer_tap = lp_add(k, lp_mul(k, outer_tap, o->taps), tap);
-  }
-  if (all_taps(w, t.c)) {
-    if (w->see.depthwise) depthwise_taps(w, &inside, &t, seen, outer_tap, first, rows, lane, acc);
-    else dense_taps(w, &inside, &t, seen, outer_tap, first, rows, lane, acc, border);
-  }
+  if (w->ahead) ask_ahead(w, &body, &t, first, rows);
+  outer_taps_from(w, body, &t, 0, seen, lp_int(k, 0), first, rows, lane, acc, border);
   to_end(&body);
   for (int64_t i = 0; i < rows; i++) {
     lp_ref value = lp_get(k, acc, lp_int(k, i));
@@ -282,6 +319,44 @@ static void line(window *w, lp_cursor *at, tile_at t) {
   }
 }
 
+/* A line at outer place t.q: once for those of which all outer taps see the image, once for the others. */
+static void lines(window *w, lp_cursor *at, tile_at t) {
+  lp_kernel *k = w->k;
+  lp_ref within = lp_const(k, TT_BOOL, 1), q[3];
+  for (int i = 0; i < w->D - 1; i++) {
+    const spatial *o = &t.c->space[i];
+    int64_t from = w->see.lo[i] - o->x_first, low = from > 0 ? (from + o->step - 1) / o->step : 0, last = w->see.size[i] - 1 + from - (o->taps - 1) * o->tap_step;
+    int64_t high = last < 0 ? -1 : last / o->step < o->outputs - 1 ? last / o->step : o->outputs - 1;
+    if (low > high) within = lp_const(k, TT_BOOL, 0);
+    else within = lp_op(k, IR_and, TT_BOOL, within, lp_op(k, IR_and, TT_BOOL, lp_op(k, IR_ge, TT_BOOL, t.q[i], lp_int(k, low), 0), lp_op(k, IR_le, TT_BOOL, t.q[i], lp_int(k, high), 0), 0), 0);
+    q[i] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, t.q[i], lp_int(k, high), 0), lp_int(k, low), 0);       /* itself, with its range known */
+  }
+  for (int part = 0; part < 2; part++) {
+    tile_at here = t;
+    lp_ref guard = part ? lp_op(k, IR_not, TT_BOOL, within, 0, 0) : within;
+    if (always(w, guard, false)) continue;
+    here.inside = !part;
+    for (int i = 0; !part && i < w->D - 1; i++) here.q[i] = q[i];
+    lp_cursor body = *at;
+    if (!always(w, guard, true)) {
+      lp_stmt *s = lp_append(k, at, LS_IF);
+      s->guard = guard;
+      body.tail = &s->body;
+    }
+    line(w, &body, here);
+    to_end(at);
+  }
+}
+
+/* Stores of results of this kernel go past the caches where that pays. */
+static void stream(const window *w, lp_stmt *s) {
+  for (; s; s = s->next) {
+    for (int i = 0; s->kind == LS_STORE && i < lower_n_results(w->lx); i++)
+      if (s->buffer == lower_result_buffer(w->lx, i)) s->stream = w->streams[i];
+    stream(w, s->body);
+  }
+}
+
 /* ---- choosing ---- */
 
 /* Half cycles of a tile: two multiply-adds and two loads a cycle, and 4 cycles of latency. */
@@ -294,7 +369,7 @@ static int64_t tile_cost(const window *w, const contraction *c, int64_t rows, in
 
 static void choose(window *w) {
   const cg_cpu *cpu = w->lx->cpu;
-  int64_t machine = cpu->vector_bytes / (int64_t)tt_dtype_size(w->acc_type), best = INT64_MAX;
+  int64_t size = (int64_t)tt_dtype_size(w->acc_type), machine = cpu->vector_bytes / size, best = INT64_MAX;
   if (machine < 2) machine = 2;
   const contraction *c = &w->phases[0];
   for (int p = 1; p < w->n_phases; p++)
@@ -303,6 +378,7 @@ static void choose(window *w) {
   for (int64_t n = 1; n <= 4; n *= 2) {
     int64_t lanes = n * machine, rows = w->see.depthwise ? (cpu->n_registers - (held + 1) * n) / n : (cpu->n_registers - 1 - n) / n, rest = 1, cost = 0;
     if (n > 1 && lanes / 2 >= w->extent) break;
+    if (w->see.depthwise && lanes * size < 64 && lanes < w->extent) continue;          /* whole lines can be asked for and stored past the caches */
     if (rows > 14) rows = 14;
     if (rows < 1) rows = 1;
     int64_t tiles = (results + rows - 1) / rows;
@@ -310,9 +386,11 @@ static void choose(window *w) {
     rows = (results + tiles - 1) / tiles;
     int64_t low = tiles * rows - results;
     while (rest * machine < w->extent % lanes) rest *= 2;
+    for (int64_t i = 0; i < tiles && !w->see.depthwise; i++)
+      if (at_border(w, c, i * rows, i < tiles - low ? rows : rows - 1)) cost += AT_BORDER * all_taps(w, c) * ((w->extent + lanes - 1) / lanes);
     for (int less = 0; less < 2; less++)
       cost += (less ? low : tiles - low) * (w->extent / lanes * tile_cost(w, c, rows - less, n) + (w->extent % lanes ? tile_cost(w, c, rows - less, rest) : 0));
-    if (best == INT64_MAX || cost < best - best / 50) best = cost, w->lanes = lanes, w->tile = rows;
+    if (best == INT64_MAX || cost < best - best / 50) best = cost, w->lanes = lanes, w->vectors = n, w->tile = rows;
   }
   w->panels = (w->extent + w->lanes - 1) / w->lanes;
   /* A task is worth its call, and there are some for every thread of a small team; beyond that the more lines the better: neighbours share what they read. */
@@ -339,6 +417,7 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
   }
   choose(&w);
   for (int p = 0; p < n_phases; p++) weights += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
+  w.ahead = w.see.depthwise && w.D > 1;
   w.slow = con_costly(lx->g, lx->region);
   w.weights = lp_buffer_add(k, "weights", (tt_dtype)f->dtype, weights * w.lanes, true, true);
   if (w.slow) w.stage = lp_buffer_add(k, "stage", w.acc_type, w.tile * w.lanes, true, true);
@@ -369,9 +448,11 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
       inside.tail = &s->body;
       if (outputs > 0) t.q[i] = lp_op(k, IR_min, TT_I64, q[i], lp_int(k, outputs - 1), 0);           /* itself, with its range known */
     }
-    line(&w, &inside, t);
+    lines(&w, &inside, t);
     to_end(&body);
     t.first_weight += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
   }
+  for (int i = 0; i < lower_n_results(lx) && i < MAX_RESULTS; i++) w.streams[i] = lower_streams(lx, lower_result(lx, i));
+  stream(&w, k->body);
   return true;
 }
