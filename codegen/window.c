@@ -227,24 +227,27 @@ static void outer_taps_from(window *w, lp_cursor at, const tile_at *t, int i, lp
   }
 }
 
-/* What the next line will be the first to read, asked for a line early: a tile's columns, a panel's channels. */
+/* What the next line will be the first to read, asked for a line early: of a tile's pixels every panel takes an equal part, in the order in which they lie. */
 static void ask_ahead(window *w, lp_cursor *at, const tile_at *t, lp_ref first, int64_t rows) {
   lp_kernel *k = w->k;
   const spatial *o = &t->c->space[w->D - 2], *s = &t->c->space[w->D - 1];
-  int64_t last = (rows - 1) * s->step + (s->taps - 1) * s->tap_step;
-  lp_ref seen[3] = {0};
+  lp_ref seen[3] = {0}, column = seen_at(w, t->c, w->D - 1, first, lp_int(k, s->taps > s->step ? s->taps - s->step : 0));
   for (int i = 0; i < w->D - 2; i++) seen[i] = lp_int(k, 0);
-  for (int64_t j = 0; j < o->step; j++)
-    for (int64_t column = s->taps - s->step; column <= last; column++) {
-      lp_ref e = lp_add(k, seen_at(w, t->c, w->D - 2, t->q[w->D - 2], lp_int(k, o->taps - 1)), lp_int(k, 1 + j));
-      lp_ref place = lp_add(k, seen_at(w, t->c, w->D - 1, first, lp_int(k, 0)), lp_int(k, column));
-      if (!always(w, in_range(w, place, w->see.size[w->D - 1]), true)) continue;
-      seen[w->D - 2] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[w->D - 2] - 1), 0), lp_int(k, 0), 0);
-      lp_ref x = pixel(w, t, seen, place, lp_int(k, 0));
-      if (k->exprs[x].kind != LX_LOAD) return;
-      lp_stmt *p = lp_append(k, at, LS_PREFETCH);
-      p->buffer = (int)k->exprs[x].imm, p->index = k->exprs[x].a[0];
+  for (int64_t j = 1; j <= o->step; j++) {
+    lp_ref e = lp_add(k, seen_at(w, t->c, w->D - 2, t->q[w->D - 2], lp_int(k, o->taps - 1)), lp_int(k, j)), x[2];
+    seen[w->D - 2] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[w->D - 2] - 1), 0), lp_int(k, 0), 0);
+    for (int i = 0; i < 2; i++) {
+      x[i] = pixel(w, t, seen, lp_add(k, column, lp_int(k, i)), lp_int(k, 0));
+      if (k->exprs[x[i]].kind != LX_LOAD) return;
     }
+    lp_ref from = k->exprs[x[0]].a[0];
+    int64_t apart;
+    if (!lp_is_int(k, lp_op(k, IR_sub, TT_I64, k->exprs[x[1]].a[0], from, 0), &apart) || apart != w->extent) return;
+    for (int64_t i = 0; i < rows * s->step; i++) {
+      lp_stmt *p = lp_append(k, at, LS_PREFETCH);
+      p->buffer = (int)k->exprs[x[0]].imm, p->index = lp_add(k, from, lp_mul(k, lp_add(k, lp_mul(k, t->panel, rows * s->step - 1), lp_int(k, i)), w->lanes));
+    }
+  }
 }
 
 /* `rows` results from number `first` on of a line, for one panel. */

@@ -166,6 +166,51 @@ Test(contract, conv_of_channels) {
   }
 }
 
+/* Convolutions with short sums, the pad in their kernel: borders of any width on both sides, strides, dilation, phases, odd sizes, one to three axes, costly
+ * epilogues. x [N,*D,G,C] channels last. */
+typedef struct { int d; int64_t n, g, c, o, size[3], kernel[3], stride, dilation, x_dilation, lo, hi, shift; int costly; } window_case;
+
+static void run_window(tt_dtype t, window_case c) {
+  char what[192];
+  snprintf(what, sizeof what, "window %dd n%lld g%lld c%lld o%lld size %lld kernel %lld stride %lld dilation %lld x_dilation %lld lo %lld hi %lld shift %lld", c.d, (long long)c.n, (long long)c.g, (long long)c.c, (long long)c.o, (long long)c.size[0],
+           (long long)c.kernel[0], (long long)c.stride, (long long)c.dilation, (long long)c.x_dilation, (long long)c.lo, (long long)c.hi, (long long)c.shift);
+  ir_graph *g = ir_graph_new("f");
+  tt_shape sx = {.rank = c.d + 3, .dim = {c.n}}, sw = {.rank = c.d + 3, .dim = {c.g, c.o, c.c}};
+  int64_t lo[TT_MAX_RANK] = {0}, hi[TT_MAX_RANK] = {0}, none[TT_MAX_RANK] = {0};
+  int first[TT_MAX_RANK] = {0, c.d + 1, c.d + 2}, last[TT_MAX_RANK] = {0};
+  ir_conv_attrs attrs = {.split = 1};
+  for (int i = 0; i < c.d; i++) {
+    sx.dim[1 + i] = c.size[i], sw.dim[3 + i] = c.kernel[i], first[3 + i] = 1 + i, last[1 + i] = 3 + i;
+    lo[1 + i] = c.lo, hi[1 + i] = c.hi + i;
+    attrs.stride[i] = c.stride, attrs.dilation[i] = c.dilation, attrs.x_dilation[i] = c.x_dilation, attrs.lo[i] = c.shift;
+  }
+  last[c.d + 1] = 1, last[c.d + 2] = 2;
+  sx.dim[c.d + 1] = c.g, sx.dim[c.d + 2] = c.c;
+  ir_ref x = ir_input(g, "x", t, sx), w = ir_input(g, "w", t, sw);
+  uint32_t region = g->at_region = ir_kernel_add(g, "k");
+  ir_ref conv = ir_conv(g, ir_permute(g, ir_pad(g, x, ir_scalar(g, t, 0), lo, hi, none), first), w, &attrs), y = ir_permute(g, conv, last);
+  if (c.costly) y = ir_ew1(g, IR_exp, ir_ew1(g, IR_sign, y));
+  ir_output_add(g, "y", y);
+  pass_window see;
+  cr_assert(pass_window_of(g, conv, &see) && see.pad, "%s", what);
+  check_kernel(g, x, w, region, what);
+}
+
+Test(contract, windows) {
+  static const window_case cases[] = {
+    {2, 2, 24, 1, 1, {9, 9}, {3, 3}, 1, 1, 1, 1, 1, 0, 0},  {2, 1, 17, 1, 1, {7, 13}, {3, 3}, 2, 1, 1, 1, 1, 0, 0}, {2, 1, 40, 1, 1, {5, 11}, {5, 5}, 1, 1, 1, 2, 2, 0, 0}, {2, 2, 33, 1, 1, {6, 20}, {3, 3}, 1, 2, 1, 2, 2, 0, 0},
+    {2, 1, 8, 1, 1, {3, 3}, {3, 3}, 1, 1, 1, 2, 0, 0, 0},   {2, 1, 12, 1, 1, {1, 1}, {3, 3}, 1, 1, 1, 1, 1, 0, 0},  {2, 2, 16, 1, 1, {4, 40}, {2, 7}, 3, 1, 1, 0, 5, 0, 0}, {2, 1, 20, 1, 1, {5, 6}, {3, 3}, 1, 1, 2, 1, 1, 0, 0},
+    {2, 1, 18, 1, 1, {5, 5}, {3, 3}, 1, 1, 2, 1, 1, 1, 0},  {2, 1, 9, 1, 1, {4, 4}, {2, 2}, 1, 1, 3, 1, 0, 1, 0},   {2, 2, 1, 3, 32, {11, 11}, {3, 3}, 1, 1, 1, 1, 1, 0, 0}, {2, 1, 1, 3, 20, {9, 30}, {7, 7}, 2, 1, 1, 3, 3, 0, 0},
+    {2, 1, 1, 1, 5, {6, 6}, {3, 3}, 1, 1, 1, 1, 2, 0, 0},   {2, 2, 1, 3, 17, {8, 8}, {4, 4}, 4, 1, 1, 2, 1, 0, 0},  {2, 1, 4, 8, 12, {7, 9}, {3, 3}, 1, 1, 1, 1, 1, 0, 0}, {2, 1, 3, 4, 4, {6, 7}, {3, 3}, 2, 1, 1, 1, 1, 0, 0},
+    {2, 1, 2, 5, 35, {5, 6}, {3, 3}, 1, 1, 2, 1, 1, 1, 0},  {1, 3, 19, 1, 1, {30}, {5}, 1, 1, 1, 4, 0, 0, 0},       {1, 2, 1, 2, 16, {21}, {3}, 2, 3, 1, 3, 3, 0, 0},      {3, 1, 10, 1, 1, {3, 4, 9}, {3, 3, 3}, 1, 1, 1, 1, 1, 0, 0},
+    {3, 1, 1, 2, 9, {4, 3, 8}, {2, 3, 3}, 2, 1, 1, 1, 1, 0, 0}, {2, 1, 24, 1, 1, {9, 15}, {3, 3}, 1, 1, 1, 1, 1, 0, 1}, {2, 1, 1, 3, 21, {6, 9}, {3, 3}, 1, 1, 1, 1, 1, 0, 1},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    run_window(TT_F32, cases[i]);
+    if (!cases[i].costly) run_window(TT_I32, cases[i]), run_window(TT_F16, cases[i]);
+  }
+}
+
 /* Input gradients of strided convolutions: results fall into phases that see other taps, some of them none. */
 Test(contract, conv_of_dilated) {
   static const conv_case cases[] = {
