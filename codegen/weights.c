@@ -36,6 +36,7 @@ typedef struct {
   int64_t images, lines, across, up;                  /* of a block, direct: whole images or some lines of one; what V holds of a line, lines of V of an image */
   int64_t steps, n_blocks, tiles_h, tiles_w;
   int64_t taps, wide;                                 /* R*S or POSITIONS; elements between two pixels of V */
+  int64_t v_apart, d_apart;                           /* between two positions of V and D: not a power of two, so that a tile's fall into different sets of L1 */
   int v, d, m;                                        /* scratch */
   lp_ref at[MAX_AXES], c0, panel0;
 } weights;
@@ -86,6 +87,7 @@ static void choose(weights *w) {
     int64_t total = w->N * w->tiles_h * w->tiles_w, most = 64;
     if (con_planned(w->c, "blocks", 0, 1, 1, total, &given)) most = divide_up(total, given);
     w->n_blocks = divide_up(total, most), w->steps = divide_up(total, w->n_blocks);
+    w->v_apart = w->steps * w->wide + 16, w->d_apart = w->panels * w->steps * w->L + 16;
     return;
   }
   int64_t most = w->taps == 1 ? 256 : 128, image = w->H * w->W;
@@ -132,6 +134,17 @@ static lp_ref loop(weights *w, lp_cursor *at, const char *name, int64_t n, int64
 }
 
 static lp_ref times(weights *w, lp_ref a, int64_t by, lp_ref b) { return lp_add(w->k, lp_mul(w->k, a, by), b); }
+
+/* The same, of steps of a sum: some at a time, so that there are fewer to predict the last of. */
+static lp_ref steps_loop(weights *w, lp_cursor *at, int64_t n) {
+  int64_t by = n <= 8 ? n : 4;
+  while (n % by) by--;
+  lp_ref outer = loop(w, at, "k", n / by, 0);
+  int var = lp_var_add(w->k, "j", by);
+  lp_for(w->k, at, var, 0, by, 0, at)->unroll = true;
+  return times(w, outer, by, lp_var(w->k, var));
+}
+
 
 /* At most `last`. */
 static lp_ref within(weights *w, lp_ref e, int64_t last) {
@@ -256,7 +269,7 @@ static void transform_dy(weights *w, lp_cursor *at, lp_ref panel, int64_t width,
   for (int j = 0; j < SIDE; j++) {
     for (int i = 0; i < 4; i++) in[i] = mid[i][j];
     values(w, &body, in, out);
-    for (int i = 0; i < SIDE; i++) store(w, &body, w->d, times(w, times(w, lp_add(k, lp_int(k, (i * SIDE + j) * w->panels), panel), w->steps, p->t), w->L, l), out[i]);
+    for (int i = 0; i < SIDE; i++) store(w, &body, w->d, lp_add(k, lp_int(k, (i * SIDE + j) * w->d_apart), times(w, times(w, panel, w->steps, p->t), w->L, l)), out[i]);
   }
 }
 
@@ -273,7 +286,7 @@ static void transform_x(weights *w, lp_cursor *at, const tile_place *p) {
   for (int j = 0; j < SIDE; j++) {
     for (int i = 0; i < SIDE; i++) in[i] = mid[i][j];
     con_winograd_input(k, &body, w->t, 4, in, out);
-    for (int i = 0; i < SIDE; i++) store(w, &body, w->v, times(w, times(w, lp_int(k, i * SIDE + j), w->steps, p->t), w->wide, c), out[i]);
+    for (int i = 0; i < SIDE; i++) store(w, &body, w->v, lp_add(k, lp_int(k, (i * SIDE + j) * w->v_apart), times(w, p->t, w->wide, c)), out[i]);
   }
   to_end(at);
 }
@@ -295,11 +308,10 @@ static void transform_block(weights *w, lp_cursor *at, lp_ref block) {
 
 /* n register tiles of `rows` channels, from channel `from` on, at a tap (r, s) or position r. */
 static void product_tiles(weights *w, lp_cursor *at, lp_ref panel, lp_ref position, int64_t from, int64_t n, int64_t rows) {
-  enum { SHORT = 8 };
   if (n <= 0 || rows <= 0) return;
   lp_kernel *k = w->k;
   lp_cursor body = *at;
-  lp_ref c = times(w, loop(w, &body, "r", n, 0), rows, lp_int(k, from)), tap = position, at_tap = 0, pixel, step;
+  lp_ref c = times(w, loop(w, &body, "r", n, 0), rows, lp_int(k, from)), tap = position, at_tap = 0, pixel, step, v_from = lp_int(k, 0), d_from = v_from;
   if (!w->winograd) {
     lp_ref r = loop(w, &body, "y", w->R, 0), s = loop(w, &body, "x", w->S, 0);
     tap = times(w, r, w->S, s), at_tap = times(w, r, w->across, s);
@@ -310,26 +322,23 @@ static void product_tiles(weights *w, lp_cursor *at, lp_ref panel, lp_ref positi
   s->local = acc, s->value = lp_const(k, w->t, 0);
   lp_cursor inside = body;
   if (w->winograd) {
-    step = loop(w, &inside, "t", w->steps, 0);
-    pixel = times(w, position, w->steps, step);
-    step = times(w, lp_add(k, lp_mul(k, position, w->panels), panel), w->steps, step);
+    pixel = loop(w, &inside, "t", w->steps, 0);
+    step = times(w, panel, w->steps, pixel);
+    v_from = lp_mul(k, position, w->v_apart), d_from = lp_mul(k, position, w->d_apart);
   } else if (w->R == 1 && w->S == 1) {
-    step = pixel = loop(w, &inside, "t", w->steps, 0);
+    step = pixel = steps_loop(w, &inside, w->steps);
     step = times(w, panel, w->steps, step);
   } else {
-    lp_ref i = loop(w, &inside, "i", w->images, 0), y = loop(w, &inside, "y", w->lines, 0), x;
-    int var = lp_var_add(k, "x", w->W);
-    lp_for(k, &inside, var, 0, w->W, 0, &inside)->unroll = w->W <= SHORT;
-    x = lp_var(k, var);
+    lp_ref i = loop(w, &inside, "i", w->images, 0), y = loop(w, &inside, "y", w->lines, 0), x = steps_loop(w, &inside, w->W);
     step = times(w, panel, w->steps, times(w, times(w, i, w->lines, y), w->W, x));
     pixel = lp_add(k, at_tap, times(w, times(w, i, w->up, lp_mul(k, y, w->R == 1 ? 1 : w->stride[0])), w->across, lp_mul(k, x, w->S == 1 ? 1 : w->stride[1])));
   }
   s = lp_append(k, &inside, LS_LOCAL);
-  s->local = d, s->value = lp_load(k, w->d, times(w, step, w->L, l), 0, 0);
+  s->local = d, s->value = lp_load(k, w->d, lp_add(k, d_from, times(w, step, w->L, l)), 0, 0);
   for (int64_t i = 0; i < rows; i++) {
     s = lp_append(k, &inside, LS_SET);
     s->local = acc, s->index = lp_int(k, i);
-    s->value = lp_fma(k, lp_load(k, w->v, times(w, pixel, w->wide, lp_add(k, c, lp_int(k, i))), 0, 0), lp_get(k, d, 0), lp_get(k, acc, s->index));
+    s->value = lp_fma(k, lp_load(k, w->v, lp_add(k, v_from, times(w, pixel, w->wide, lp_add(k, c, lp_int(k, i)))), 0, 0), lp_get(k, d, 0), lp_get(k, acc, s->index));
   }
   to_end(&body);
   for (int64_t i = 0; i < rows; i++) {
@@ -396,8 +405,8 @@ void con_weights_build(contraction *c) {
   weights w;
   begin(&w, c);
   lp_kernel *k = w.k;
-  int64_t pixels = w.winograd ? POSITIONS * w.steps : w.images * w.up * w.across, places = (w.winograd ? POSITIONS : 1) * w.panels * w.steps * w.L, sums = w.taps * w.panels * w.group * w.L;
-  w.v = lp_buffer_add(k, "V", w.t, pixels * w.wide, true, true);
+  int64_t pixels = w.winograd ? POSITIONS * w.v_apart : w.images * w.up * w.across * w.wide, places = w.winograd ? POSITIONS * w.d_apart : w.panels * w.steps * w.L, sums = w.taps * w.panels * w.group * w.L;
+  w.v = lp_buffer_add(k, "V", w.t, pixels, true, true);
   w.d = lp_buffer_add(k, "D", w.t, places, true, true);
   w.m = lp_buffer_add(k, "M", w.t, sums, true, true);
   for (int i = 0; i < c->n_axes; i++) w.at[i] = lp_int(k, 0);
