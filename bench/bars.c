@@ -98,6 +98,12 @@ static void judge_model(judged *j, int item, double times, double percent) {
   say(j, item, bound ? j->ratio == 0 || j->ratio > 1 : j->ratio >= times, "%.1fx of the best other, or %.0f%% of the bound", times, percent);
 }
 
+/* An instruction set that was asked for, of its own peak. */
+static void judge_other_cpu(judged *j) {
+  snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%", 100 * j->share);
+  say(j, 11, j->share >= 0.85, "85%% of the peak of %s", bench_text(json_object_get(j->run, "machine"), "compiles_for"));
+}
+
 static void judge_kernels(judged *j) {
   bool chain = strcmp(j->w.family->what, "tiny") != 0;
   double each = 1e6 * j->ms / (chain ? (double)j->w.size[0] : 1), bar = !chain ? 3000 : !strcmp(j->w.family->what, "barriers") ? 350 : 50;
@@ -129,25 +135,44 @@ static void judge_memory(judged *j) {
   say(j, 8, j->ms <= plan + 2 && (!image || of_torch == 0 || of_torch >= 2), image ? "the plan and 2 MiB; half of PyTorch's" : "the plan and 2 MiB");
 }
 
+/* Half of the activations: the plan and the process are within the budget, and the time is. */
+static void judge_budget(judged *j) {
+  double budget = bench_number(j->row, "budget_mib"), planned = bench_number(j->row, "plan_mib"), grown = bench_number(j->row, "grown_mib"), ratio = bench_number(j->row, "ratio");
+  snprintf(j->v->figure, sizeof j->v->figure, "%.1f MiB allowed, %.1f planned, %.1f grown; %.2fx [%.2f, %.2f] of the time", budget, planned, grown, ratio, bench_number(j->row, "ratio_low"), bench_number(j->row, "ratio_high"));
+  say(j, 8, planned <= budget && grown <= budget + 2 && ratio > 0 && ratio <= 1.35, "within half of the activations (and 2 MiB), 1.35x of the time");
+}
+
+/* What passes or fails stands in its row. */
+static bool stated(const json_t *row, bench_verdict *v) {
+  if (!json_object_get(row, "item")) return false;
+  *v = (bench_verdict){.item = (int)bench_number(row, "item"), .met = json_is_true(json_object_get(row, "met")), .limit = limit_of(bench_text(row, "workload"))};
+  snprintf(v->figure, sizeof v->figure, "%.159s", bench_text(row, "figure"));
+  snprintf(v->bar, sizeof v->bar, "%.159s", bench_text(row, "bar"));
+  return true;
+}
+
 bench_verdict bench_judge(const json_t *run, const json_t *row) {
   bench_verdict v = {0};
   judged j = {.run = run, .row = row, .ours = json_array_get(json_object_get(row, "results"), 0), .v = &v, .peak = bench_number(run, "peak_gflops")};
   const char *what = bench_text(run, "what");
-  if (!bench_parse(bench_text(row, "workload"), &j.w, NULL)) return v;
+  if (stated(row, &v) || !bench_parse(bench_text(row, "workload"), &j.w, NULL)) return v;
   j.vector = fmax(4, bench_number(json_object_get(run, "machine"), "vector_bytes") / 4);
   j.ms = bench_number(j.ours, "median_ms");
-  v.limit = limit_of(!strcmp(what, "compile") || !strcmp(what, "memory") ? what : j.w.name);
+  v.limit = limit_of(!strcmp(what, "compile") || !strcmp(what, "memory") || !strcmp(what, "budget") ? what : j.w.name);
   if (j.ms <= 0) {
     snprintf(v.figure, sizeof v.figure, "%.100s", bench_text(j.ours, "error"));
     return v;
   }
   j.ratio = ratio_to(&j, NULL), j.share = bench_row_bound(row, j.peak) / j.ms;
-  const char *kind = j.w.family->kind, *family = j.w.family->what;
+  const char *cpu = bench_text(json_object_get(run, "machine"), "compiles_for"), *kind = j.w.family->kind, *family = j.w.family->what;
+  bool product = !strncmp(family, "matmul", 6) || !strcmp(family, "bmm"), convolution = !strncmp(family, "conv", 4), other = cpu[0] && strcmp(cpu, "native") != 0;
   if (!strcmp(what, "compile")) judge_compile(&j);
   else if (!strcmp(what, "memory")) judge_memory(&j);
+  else if (!strcmp(what, "budget")) judge_budget(&j);
+  else if (other && (product || convolution)) judge_other_cpu(&j);
   else if (!strcmp(family, "kernels") || !strcmp(family, "barriers") || !strcmp(family, "tiny")) judge_kernels(&j);
-  else if (!strncmp(family, "matmul", 6) || !strcmp(family, "bmm")) judge_product(&j);
-  else if (!strncmp(family, "conv", 4)) judge_conv(&j);
+  else if (product) judge_product(&j);
+  else if (convolution) judge_conv(&j);
   else if (j.w.family->transfers > 0) judge_row(&j);
   else if (!strcmp(kind, "infer")) judge_model(&j, 5, 1.3, 85);
   else if (!strcmp(kind, "train")) judge_model(&j, 4, !strcmp(family, "cnn") ? 2 : !strcmp(family, "mlp") ? 1.4 : 1.5, !strcmp(family, "resnet20") ? 70 : 75);

@@ -12,7 +12,9 @@ const char cli_bench_about[] =
   "                                a beginning (matmul, conv_dx, train) names all usual ones of it, none names all; any size may be asked for\n"
   "  compile [WORKLOAD ...]        from the start of a process until its program is ready, cold and from the cache\n"
   "  memory [WORKLOAD ...]         growth of a process over 20 steps, and the plan\n"
-  "  start WORKLOAD                what those two start: one workload in this process, a line of JSON\n"
+  "  budget [WORKLOAD ...]         training steps in half of the memory of their activations, or in --memory-budget: time and growth\n"
+  "  program FILE [ARG ...]        from the start of a program compiled ahead of time to its first step\n"
+  "  start WORKLOAD                what compile and memory start: one workload in this process, a line of JSON\n"
   "  verdict FILE.json ...         PASS or FAIL of each row that issue 4 has a bar for\n"
   "  report FILE.json ...          docs/performance.md\n"
   "  jit-vs-interp [MODEL ...]     training steps, compiled against interpreted\n"
@@ -26,12 +28,14 @@ const cli_option cli_bench_options[] = {
   {"peers", "[=DIR]", "other frameworks too, by the programs in DIR (default TINYTORCH_PEERS_DIR, else ../shared/peers)"},
   {"frameworks", "a,b", "these of them only: torch, torch-cl, torch-compile, torch-compile-cl, torch-freeze, jax, ort, openvino"},
   {"blas", "FILE", "products: a library with cblas_sgemm to compare with; may be given several times"},
-  {"runs", "N", "compile: processes for each workload, cold and from cache (default 3)"},
-  {"steps", "N", "memory, start: steps to run (default 20)"},
+  {"patience", "X", "seconds until another framework must be ready, its compilation included (default 300)"},
+  {"runs", "N", "compile: processes for each workload, cold and from cache (default 3); program: starts (default 20)"},
+  {"steps", "N", "memory, budget, start: steps to run (default 20)"},
   {"json", "FILE", "figures as JSON too"},
   {"svg", "FILE", "and as a picture: shares of the bound with intervals, and the roofline"},
   {"compare", "OLD.json", "names what is slower than in an older run, with its interval; the exit status is 1 then"},
   {"tuned", "FILE", "use these measured plans of tinytorch tune (default: none)"},
+  {"memory-budget", "BYTES", "what a program may need, such as 50MiB: values are computed again instead of kept"},
   CLI_CPU, CLI_SKIP,
   {"batch-size", "N", "jit-vs-interp, kernels: default: the model's"},
   CLI_DATA,
@@ -49,6 +53,7 @@ static const struct { const char *name; int (*run)(const cli_args *a); } table[]
   {"ops", ops},                               /* "op.conv.64_64_32_64_3_1", "matmul", none: the usual ones */
   {"models", models},                         /* "train.cnn.b64", "infer" */
   {"compile", compile}, {"memory", memory},   /* each in fresh processes */
+  {"budget", bench_budget}, {"program", bench_program},
   {"start", bench_start},                     /* one workload in this process: what those start */
   {"verdict", bench_verdicts}, {"report", bench_report},     /* of files of figures */
   {"jit-vs-interp", jit_vs_interp}, {"kernels", kernels},
@@ -58,7 +63,7 @@ enum { N_TABLE = sizeof table / sizeof *table };
 int cli_bench(const cli_args *a) {
   const char *names[N_TABLE + 1] = {0};
   for (int i = 0; i < N_TABLE; i++) names[i] = table[i].name;
-  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are ops, models, compile, memory, verdict, report, jit-vs-interp and kernels");
+  if (a->n_words < 1) return cli_usage(a, "which benchmark? there are ops, models, compile, memory, budget, program, verdict, report, jit-vs-interp and kernels");
   for (int i = 0; i < N_TABLE; i++)
     if (!strcmp(a->words[0], names[i])) return table[i].run(a);
   return cli_unknown("benchmark", a->words[0], names);

@@ -41,7 +41,7 @@ struct bench_family {
   int64_t grain;                         /* elements of a task; 0: as the cost model says */
 };
 extern const bench_family bench_families[];        /* ends with a NULL kind */
-extern const char *const bench_op_names[], *const bench_model_names[], *const bench_compile_names[], *const bench_memory_names[];   /* what is timed when none is named */
+extern const char *const bench_op_names[], *const bench_model_names[], *const bench_compile_names[], *const bench_memory_names[], *const bench_budget_names[];   /* what is timed when none is named */
 
 bool bench_parse(const char *name, bench_workload *w, tt_error *err);      /* "op." may be left out */
 double bench_flops(const bench_workload *w);
@@ -83,20 +83,22 @@ struct bench_side {
 void bench_side_close(bench_side *s);
 
 /* ours.c */
-typedef struct { const char *cpu, *skip, *tuned; } bench_target;         /* tuned NULL: without measured plans */
+typedef struct { const char *cpu, *skip, *tuned; int64_t memory_budget; } bench_target;      /* tuned NULL: without measured plans; memory_budget 0: none */
+bool bench_target_of(const cli_args *a, bench_target *t);    /* --cpu --skip --tuned --memory-budget; false: a wrong word */
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *o, tt_error *err);
-/* Bytes of inputs, outputs and parameters, each once; of all that the program needs; whether a kernel works by Winograd's algorithm. */
-typedef struct { double in, out, params, plan; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
+/* Bytes of inputs, outputs and parameters, each once; of all that the program needs, and of its arena; whether a kernel works by Winograd's algorithm. */
+typedef struct { double in, out, params, plan, arena; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
 bench_facts bench_ours_facts(const bench_side *s);
 
 /* child.c: `bench start WORKLOAD` in a process of its own, whose line of JSON is given; *started: when, of bench_now. The on-disk cache is in the
- * folder `cache`. */
+ * folder `cache`; budget: of memory, 0: none. */
 int bench_start(const cli_args *a);
-json_t *bench_child(const cli_args *a, const char *workload, int threads, int steps, const char *cache, double *started, tt_error *err);
+json_t *bench_child(const cli_args *a, const char *workload, int threads, int steps, int64_t budget, const char *cache, double *started, tt_error *err);
 
 /* peer.c: `folder`/peer FRAMEWORK WORKLOAD --serve. start begins, ready waits for its first line. */
 bool bench_peer_start(bench_side *s, const char *folder, const char *framework, const char *workload, int threads, const bench_cores *cores);
 bool bench_peer_ready(bench_side *s, double seconds);
+double bench_peers_patience(const cli_args *a);              /* --patience */
 double bench_peer_figure(const bench_side *s, const char *key);       /* of its first line; 0: none */
 
 /* blas.c */
@@ -117,6 +119,7 @@ void bench_turns(bench_side *sides, int n, const bench_patience *p, bench_ruler 
 
 /* run: {"what", "schema", "date", "machine": {}, "versions": {}, "threads", "peak_gflops", "peak_samples", "rows": [row]}
  * row: {"workload", "flops", "bytes", "threads", "bound_ms", "bound": "peak"|"copy"|"read"|"none", "noise", "quiet", "winograd", "results": [result]}
+ *      or, of what passes or fails: {"workload", "threads", "item", "met", "figure", "bar"}
  * result: {"framework", "version", "median_ms", "low_ms", "high_ms", "best_ms", "runs", "samples": [ms]} or {"framework", "error"} */
 json_t *bench_run_new(const char *what, int threads, const char *cpu);       /* cpu: compiled for; NULL: native */
 void bench_run_finish(json_t *run, const bench_ruler *r);                   /* bounds by the final peak; versions */
@@ -125,7 +128,7 @@ json_t *bench_row_new(const bench_workload *w, const bench_side *sides, int n); 
 double bench_row_bound(const json_t *row, double peak_gflops);
 const json_t *bench_row_best(const json_t *row);                            /* the fastest result that is not ours; NULL: none */
 void bench_row_print(const json_t *row, double peak_gflops);
-/* How many rows are over 100% of the peak by a direct method; each is printed on stderr. */
+/* How many rows are over 100% of the peak by a direct method, or clearly over what memory was measured to give; each is printed on stderr. */
 int bench_over_peak(const json_t *run);
 double bench_number(const json_t *object, const char *key);                 /* 0 when it is not there */
 const char *bench_text(const json_t *object, const char *key);              /* "" when it is not there */
@@ -137,6 +140,10 @@ enum { BENCH_MOST_NAMES = 256, BENCH_MOST_SIDES = 24 };
 int bench_names(const cli_args *a, const char *const *usual, bench_workload *w, tt_error *err);
 int bench_figures(const cli_args *a, bool models);           /* figures.c: ops, models */
 int bench_costs(const cli_args *a, bool memory);             /* costs.c: compile, memory */
+int bench_budget(const cli_args *a);                         /* budget.c */
+int bench_program(const cli_args *a);                        /* program.c */
+bool bench_temporary(char *folder, size_t size, tt_error *err);             /* costs.c: a new folder; and away with it and what is in it */
+void bench_remove_folder(const char *path);
 int bench_steps(const cli_args *a, bool kernels);            /* jit_vs_interp.c: jit-vs-interp, kernels */
 int bench_finish(const cli_args *a, const json_t *run, tt_error *err);       /* --json, --svg, --compare; 1: it regressed, or err */
 

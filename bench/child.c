@@ -35,6 +35,8 @@ int bench_start(const cli_args *a) {
   if (a->n_words != 2) return cli_usage(a, "start: one workload");
   if (!cli_int(a, "threads", 1, 1, &threads) || !cli_int(a, "steps", 20, 1, &steps)) return 2;
   if (!bench_parse(a->words[1], &w, &err)) return cli_fail(&err);
+  bench_target target;
+  if (!bench_target_of(a, &target)) return 2;
   bench_cores cores;
   rt_team *team = bench_pinned_team((int)threads, &cores, &err);
   if (!team) return cli_fail(&err);
@@ -43,7 +45,7 @@ int bench_start(const cli_args *a) {
   bench_side s;
   double *ms = malloc((size_t)steps * sizeof *ms);
   bench_keep_to(&cores, (int)threads);           /* a compilation's threads inherit them */
-  bool ok = ms && bench_ours(&s, &w, team, &(bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL)}, &err);
+  bool ok = ms && bench_ours(&s, &w, team, &target, &err);
   if (ok && s.error[0]) ok = tt_fail(&err, TT_UNSUPPORTED, "error: %s: %s\n  at bench start\n  fix: use another workload", w.name, s.error) == TT_OK;
   double ready = bench_now();
   bench_keep_to(&cores, 1);
@@ -79,8 +81,8 @@ static char *read_all(int fd) {
   return text;
 }
 
-json_t *bench_child(const cli_args *a, const char *workload, int threads, int steps, const char *cache, double *started, tt_error *err) {
-  char count[16], n_steps[16], self[4096];
+json_t *bench_child(const cli_args *a, const char *workload, int threads, int steps, int64_t budget, const char *cache, double *started, tt_error *err) {
+  char count[16], n_steps[16], bytes[32], self[4096];
   int out[2];
   const char *words[16] = {self, "bench", "start", workload, "--threads", count, "--steps", n_steps};
   int n = 8, status = 0;
@@ -90,6 +92,8 @@ json_t *bench_child(const cli_args *a, const char *workload, int threads, int st
   static const char *const passed_on[] = {"--cpu", "--skip", "--tuned"};
   for (int i = 0; i < 3; i++)
     if (cli_has(a, passed_on[i] + 2)) words[n++] = passed_on[i], words[n++] = cli_get(a, passed_on[i] + 2, "");
+  snprintf(bytes, sizeof bytes, "%lld", (long long)budget);
+  if (budget > 0) words[n++] = "--memory-budget", words[n++] = bytes;
   if (length < 0 || pipe2(out, O_CLOEXEC) != 0) {
     tt_fail(err, TT_IO, "error: no process can be started\n  at bench, %s\n  fix: look at the limits of this system", workload);
     return NULL;

@@ -13,19 +13,19 @@
 #include <unistd.h>
 
 /* Removes a folder that this file has made, with what is in it. */
-static void remove_folder(const char *path) {
+void bench_remove_folder(const char *path) {
   char inner[5000];
   DIR *d = opendir(path);
   for (struct dirent *e; d && (e = readdir(d));) {
     if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
     snprintf(inner, sizeof inner, "%.2400s/%.255s", path, e->d_name);
-    if (unlink(inner) != 0) remove_folder(inner);
+    if (unlink(inner) != 0) bench_remove_folder(inner);
   }
   if (d) closedir(d);
   rmdir(path);
 }
 
-static bool temporary(char *folder, size_t size, tt_error *err) {
+bool bench_temporary(char *folder, size_t size, tt_error *err) {
   const char *tmp = getenv("TMPDIR");
   snprintf(folder, size, "%.1000s/tinytorch-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
   if (mkdtemp(folder)) return true;
@@ -52,7 +52,7 @@ static int peers_alone(const cli_args *a, const bench_workload *w, int threads, 
     at += length;
     if (!bench_framework_wanted(a, framework)) continue;
     bench_side *s = &sides[n++];
-    if (bench_peer_start(s, folder, framework, w->name, threads, cores) && bench_peer_ready(s, 600)) add_sample(s, figure(s));
+    if (bench_peer_start(s, folder, framework, w->name, threads, cores) && bench_peer_ready(s, bench_peers_patience(a))) add_sample(s, figure(s));
     if (s->close && s->self) s->close(s);
     s->self = NULL;
   }
@@ -61,33 +61,33 @@ static int peers_alone(const cli_args *a, const bench_workload *w, int threads, 
 static double first_step(const bench_side *s) { return 1e3 * (bench_peer_figure(s, "build_s") + bench_peer_figure(s, "first_step_s")); }
 static double grown(const bench_side *s) { return bench_peer_figure(s, "rss_peak_mib") - bench_peer_figure(s, "rss_before_mib"); }
 
-static bool compile_row(const cli_args *a, const bench_workload *w, int threads, int runs, bench_side *sides, int *n, json_t *extra, tt_error *err) {
+static bool compile_row(const cli_args *a, const bench_workload *w, int threads, int runs, int64_t budget, bench_side *sides, int *n, json_t *extra, tt_error *err) {
   snprintf(sides[0].framework, sizeof sides[0].framework, "tinytorch");
   snprintf(sides[1].framework, sizeof sides[1].framework, "tinytorch, cached");
   *n = 2;
   for (int r = 0; r < runs && !err->status; r++) {
     char cache[1200];
-    if (!temporary(cache, sizeof cache, err)) return false;
+    if (!bench_temporary(cache, sizeof cache, err)) return false;
     for (int i = 0; i < 2 && !err->status; i++) {
       double started;
-      json_t *j = bench_child(a, w->name, threads, 1, cache, &started, err);
+      json_t *j = bench_child(a, w->name, threads, 1, budget, cache, &started, err);
       if (j && !add_sample(&sides[i], 1e3 * (bench_number(j, "ready") - started))) tt_fail(err, TT_NO_MEMORY, "error: no memory for a sample\n  at bench compile\n  fix: free memory");
       if (j && !r) json_object_set_new(extra, i ? "first_step_cached_ms" : "first_step_ms", json_real(1e3 * (bench_number(j, "first") - started)));
       json_decref(j);
     }
-    remove_folder(cache);
+    bench_remove_folder(cache);
   }
   return !err->status;
 }
 
-static bool memory_row(const cli_args *a, const bench_workload *w, int threads, int steps, bench_side *sides, int *n, json_t *extra, tt_error *err) {
+static bool memory_row(const cli_args *a, const bench_workload *w, int threads, int steps, int64_t budget, bench_side *sides, int *n, json_t *extra, tt_error *err) {
   char cache[1200];
   snprintf(sides[0].framework, sizeof sides[0].framework, "tinytorch");
   *n = 1;
-  if (!temporary(cache, sizeof cache, err)) return false;
+  if (!bench_temporary(cache, sizeof cache, err)) return false;
   for (int i = 0; i < 2 && !err->status; i++) {              /* the first fills the cache */
     double started;
-    json_t *j = bench_child(a, w->name, threads, i ? steps : 1, cache, &started, err);
+    json_t *j = bench_child(a, w->name, threads, i ? steps : 1, budget, cache, &started, err);
     if (i && j) {
       if (!add_sample(&sides[0], bench_number(j, "rss_peak_mib") - bench_number(j, "rss_before_mib"))) tt_fail(err, TT_NO_MEMORY, "error: no memory for a sample\n  at bench memory\n  fix: free memory");
       json_object_set_new(extra, "plan_mib", json_real(bench_number(j, "plan_mib")));
@@ -95,7 +95,7 @@ static bool memory_row(const cli_args *a, const bench_workload *w, int threads, 
     }
     json_decref(j);
   }
-  remove_folder(cache);
+  bench_remove_folder(cache);
   return !err->status;
 }
 
@@ -117,9 +117,10 @@ static void print(const json_t *row, bool memory) {
 
 int bench_costs(const cli_args *a, bool memory) {
   tt_error err = {0};
-  int64_t threads, runs, steps;
+  int64_t threads, runs, steps, budget;
+  double patience;
   bench_workload w[BENCH_MOST_NAMES];
-  if (!cli_int(a, "threads", 1, 1, &threads) || !cli_int(a, "runs", 3, 1, &runs) || !cli_int(a, "steps", 20, 1, &steps)) return 2;
+  if (!cli_int(a, "threads", 1, 1, &threads) || !cli_int(a, "runs", 3, 1, &runs) || !cli_int(a, "steps", 20, 1, &steps) || !cli_bytes(a, "memory-budget", &budget) || !cli_double(a, "patience", 300, &patience)) return 2;
   int n = bench_names(a, memory ? bench_memory_names : bench_compile_names, w, &err);
   signal(SIGPIPE, SIG_IGN);
   json_t *run = bench_run_new(memory ? "memory" : "compile", (int)threads, cli_get(a, "cpu", NULL));
@@ -129,7 +130,7 @@ int bench_costs(const cli_args *a, bool memory) {
     int n_sides = 0;
     json_t *extra = json_object();
     bool ok = !w[i].family->trace ? tt_fail(&err, TT_UNSUPPORTED, "error: %s is not in the language yet\n  at bench\n  fix: use another workload", w[i].name) == TT_OK
-              : memory ? memory_row(a, &w[i], (int)threads, (int)steps, sides, &n_sides, extra, &err) : compile_row(a, &w[i], (int)threads, (int)runs, sides, &n_sides, extra, &err);
+              : memory ? memory_row(a, &w[i], (int)threads, (int)steps, budget, sides, &n_sides, extra, &err) : compile_row(a, &w[i], (int)threads, (int)runs, budget, sides, &n_sides, extra, &err);
     if (ok) {
       n_sides += peers_alone(a, &w[i], (int)threads, &(bench_cores){0}, sides + n_sides, BENCH_MOST_SIDES - n_sides, memory ? grown : first_step);
       json_t *row = bench_row_new(&w[i], sides, n_sides);

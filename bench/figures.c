@@ -23,9 +23,14 @@ static void sample_stream(void *user) {
   if (v > s->best) s->best = v;
 }
 
-static int wait_for_peers(const bench_workload *w, bench_side *sides, int first, int n) {
+static int wait_for_peers(const cli_args *a, const bench_workload *w, bench_side *sides, int first, int n) {
+  double until = bench_now() + bench_peers_patience(a);
+
   for (int i = first; i < n; i++) {
-    if (!sides[i].error[0]) bench_peer_ready(&sides[i], 300);
+    if (!sides[i].error[0] && !bench_peer_ready(&sides[i], until - bench_now()) && sides[i].self) {      /* what is late must not compile on while others are timed */
+      sides[i].close(&sides[i]);
+      sides[i].self = NULL;
+    }
     if (!sides[i].error[0] && (sides[i].flops != bench_flops(w) || sides[i].bytes != bench_bytes(w)))
       snprintf(sides[i].error, sizeof sides[i].error, "it counts %.0f operations and %.0f bytes, not %.0f and %.0f: the work is not the same", sides[i].flops, sides[i].bytes, bench_flops(w), bench_bytes(w));
   }
@@ -42,7 +47,7 @@ static bool one(session *s, const bench_workload *w, tt_error *err) {
   bench_facts facts = bench_ours_facts(&sides[0]);
   for (int i = 0; i < s->a->n_given && is_product(w) && n < BENCH_MOST_SIDES; i++)
     if (!strcmp(s->a->given[i]->name, "blas")) bench_blas(&sides[n++], s->a->values[i], w, s->threads);
-  if (s->peers) n = wait_for_peers(w, sides, n, n + bench_peers_start(s->a, w, s->threads, &s->ruler.inherited, sides + n, BENCH_MOST_SIDES - n));
+  if (s->peers) n = wait_for_peers(s->a, w, sides, n, n + bench_peers_start(s->a, w, s->threads, &s->ruler.inherited, sides + n, BENCH_MOST_SIDES - n));
   double traffic = bench_bytes(w) > 0 ? bench_bytes(w) : facts.in + facts.out;
   bool reads = facts.out < 0.1 * facts.in && !facts.params;
   stream of = {0};
@@ -89,8 +94,9 @@ int bench_names(const cli_args *a, const char *const *usual, bench_workload *w, 
 int bench_figures(const cli_args *a, bool models) {
   tt_error err = {0};
   int64_t threads;
-  session s = {.a = a, .target = {cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL)}, .peers = bench_peers_folder(a)};
-  if (!cli_int(a, "threads", 1, 1, &threads) || !cli_double(a, "seconds", 0.5, &s.seconds)) return 2;
+  double patience;
+  session s = {.a = a, .peers = bench_peers_folder(a)};
+  if (!cli_int(a, "threads", 1, 1, &threads) || !cli_double(a, "seconds", 0.5, &s.seconds) || !cli_double(a, "patience", 300, &patience) || !bench_target_of(a, &s.target)) return 2;
   s.threads = (int)threads;
   bench_workload w[BENCH_MOST_NAMES];
   int n = bench_names(a, models ? bench_model_names : bench_op_names, w, &err);

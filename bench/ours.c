@@ -83,6 +83,11 @@ static bool compile_with_grain(const ir_graph *g, const char *skip, int64_t grai
   return ok;
 }
 
+bool bench_target_of(const cli_args *a, bench_target *t) {
+  *t = (bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL), 0};
+  return cli_bytes(a, "memory-budget", &t->memory_budget);
+}
+
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *target, tt_error *err) {
   const bench_family *f = w->family;
   *s = (bench_side){.framework = "tinytorch"};
@@ -102,13 +107,13 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
   ir_graph *g = NULL;
   char skip[200];
   snprintf(skip, sizeof skip, "%s%s%s", target->skip ? target->skip : "", target->skip && f->skip ? "," : "", f->skip ? f->skip : "");
-  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .n_threads = rt_team_size(team), .train = !strcmp(f->kind, "train"), .optimizer = "sgd", .hyper = f->hyper};
+  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .n_threads = rt_team_size(team), .memory_budget = target->memory_budget, .train = !strcmp(f->kind, "train"), .optimizer = "sgd", .hyper = f->hyper};
   double start = bench_now();
   bool ok = tt_trace_finish(t, &g, err) == TT_OK && (f->grain ? compile_with_grain(g, skip, f->grain, target->cpu, rt_team_size(team), &o->program, err) : tt_compile(g, &co, &o->program, err) == TT_OK);
   o->facts.compile_ms = 1e3 * (bench_now() - start);
   ok = ok && (o->run = rt_instance_new(o->program, team, err)) && bind_all(o, t, !strcmp(f->what, "tiny") ? 4 : w->n > 1 ? w->size[1] : 10, err);
   for (uint32_t i = 0; ok && i < o->program->n_steps; i++) o->facts.winograd |= o->program->steps[i].name && strstr(o->program->steps[i].name, "winograd");
-  if (ok) o->facts.kernels = o->program->n_steps, o->facts.plan = (double)rt_program_memory(o->program, rt_team_size(team)).total;
+  if (ok) o->facts.kernels = o->program->n_steps, o->facts.plan = (double)rt_program_memory(o->program, rt_team_size(team)).total, o->facts.arena = (double)o->program->arena_bytes;
   ir_graph_free(g);
   tt_trace_free(t);
   if (ok) return true;

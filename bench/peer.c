@@ -169,6 +169,11 @@ bool bench_peer_ready(bench_side *s, double seconds) {
   return s->once > 0 || failed(s, "its first line has no once_ms");
 }
 
+double bench_peers_patience(const cli_args *a) {
+  double seconds;
+  return cli_double(a, "patience", 300, &seconds) ? seconds : 300;
+}
+
 double bench_peer_figure(const bench_side *s, const char *key) {
   const peer *p = s->self;
   return p && p->greeting ? json_number_value(json_object_get(p->greeting, key)) : 0;

@@ -165,6 +165,11 @@ int bench_over_peak(const json_t *run) {
   double peak = bench_number(run, "peak_gflops");
   json_array_foreach(json_object_get(run, "rows"), i, row) {
     double ms = bench_number(ours_of(row), "median_ms"), flops = bench_number(row, "flops");
+    double traffic = bench_number(row, "traffic"), gbytes = bench_number(row, "gbytes_s");
+    if (ms > 0 && flops <= 0 && gbytes > 0 && traffic / ms / 1e6 > 1.1 * gbytes) {        /* reads weigh less than writes: no row is a copy to the byte */
+      fprintf(stderr, "error: %s moves %.1f GB/s, over the best %s of so many bytes, %.1f\n  at bench\n  fix: run again on a quiet machine; when it stays, what memory can do is measured too low (runtime/machine.c)\n", bench_text(row, "workload"), traffic / ms / 1e6, bench_text(row, "bandwidth_of"), gbytes);
+      n++;
+    }
     if (ms <= 0 || flops / ms / 1e6 <= peak || json_is_true(json_object_get(row, "winograd"))) continue;
     fprintf(stderr, "error: %s runs at %.1f GFLOP/s, over the measured peak of %.1f\n  at bench\n  fix: run again on a quiet machine; when it stays, the count of operations or the peak is wrong\n",
             bench_text(row, "workload"), flops / ms / 1e6, peak);

@@ -286,6 +286,7 @@ const bench_family bench_families[] = {
 
 const char *const bench_compile_names[] = {"train.mlp.b128", "train.cnn.b64", "train.resnet20.b64", "train.blocks.b64_2", "train.blocks.b64_24", NULL};
 const char *const bench_memory_names[] = {"train.mlp.b128", "train.cnn.b64", "train.resnet20.b64", NULL};
+const char *const bench_budget_names[] = {"train.resnet20.b64", NULL};
 const char *const bench_model_names[] = {"train.mlp.b128", "train.cnn.b64", "train.resnet20.b64", "train.tiny.b1", "infer.mlp.b1", "infer.mlp.b64",
                                          "infer.cnn.b1", "infer.cnn.b64", "infer.resnet20.b1", "infer.resnet20.b64", NULL};
 const char *const bench_op_names[] = {

@@ -43,6 +43,7 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
     return (double)out[0] + (to != NULL);                                                                                 \
   }
 /* Reads, or copies, bytes (a multiple of 8 vectors) of memory. */
+#define AHEAD 1024                                       /* bytes between what is read and what is asked for */
 #define MEMORY_LOOPS(BITS, TARGET, V, LOAD, STORE, STREAM, OR)                                                                    \
   __attribute__((target(TARGET))) static double read_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {   \
     const V *x = data;                                                                                                    \
@@ -52,6 +53,25 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
         s0 = OR(s0, LOAD(x + i)); s1 = OR(s1, LOAD(x + i + 1)); s2 = OR(s2, LOAD(x + i + 2)); s3 = OR(s3, LOAD(x + i + 3)); \
         s0 = OR(s0, LOAD(x + i + 4)); s1 = OR(s1, LOAD(x + i + 5)); s2 = OR(s2, LOAD(x + i + 6)); s3 = OR(s3, LOAD(x + i + 7)); \
       }                                                                                                                   \
+    s0 = OR(OR(s0, s1), OR(s2, s3));                                                                                      \
+    int out[sizeof(V) / sizeof(int)];                                                                                     \
+    memcpy(out, &s0, sizeof out);                                                                                         \
+    return out[0] + (to != NULL);                                                                                         \
+  }                                                                                                                       \
+  __attribute__((target(TARGET))) static double fetch_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {  \
+    const V *x = data;                                   /* four places at once, and lines asked for ahead */             \
+    size_t quarter = bytes / sizeof(V) / 4 / 2 * 2;                                                                       \
+    V s0 = LOAD(x), s1 = s0, s2 = s0, s3 = s0;                                                                            \
+    for (int64_t r = 0; r < rounds; r++) {                                                                                \
+      for (size_t i = 0; i < quarter; i += 2) {                                                                           \
+        const V *a = x + i, *b = a + quarter, *c = b + quarter, *d = c + quarter;                                         \
+        _mm_prefetch((const char *)a + AHEAD, _MM_HINT_T0); _mm_prefetch((const char *)b + AHEAD, _MM_HINT_T0);           \
+        _mm_prefetch((const char *)c + AHEAD, _MM_HINT_T0); _mm_prefetch((const char *)d + AHEAD, _MM_HINT_T0);           \
+        s0 = OR(OR(s0, LOAD(a)), LOAD(a + 1)); s1 = OR(OR(s1, LOAD(b)), LOAD(b + 1));                                     \
+        s2 = OR(OR(s2, LOAD(c)), LOAD(c + 1)); s3 = OR(OR(s3, LOAD(d)), LOAD(d + 1));                                     \
+      }                                                                                                                   \
+      for (size_t i = 4 * quarter; i < bytes / sizeof(V); i++) s0 = OR(s0, LOAD(x + i));                                  \
+    }                                                                                                                     \
     s0 = OR(OR(s0, s1), OR(s2, s3));                                                                                      \
     int out[sizeof(V) / sizeof(int)];                                                                                     \
     memcpy(out, &s0, sizeof out);                                                                                         \
@@ -68,6 +88,22 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
       }                                                                                                                   \
     return 0;                                                                                                             \
   }                                                                                                                       \
+  __attribute__((target(TARGET))) static double spread_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) { \
+    const V *x = data;                                   /* past the caches, in four places at once */                    \
+    V *y = to;                                                                                                            \
+    size_t quarter = bytes / sizeof(V) / 4 / 2 * 2;                                                                       \
+    for (int64_t r = 0; r < rounds; r++) {                                                                                \
+      for (size_t i = 0; i < quarter; i += 2)                                                                             \
+        for (size_t k = i, n = 0; n < 4; n++, k += quarter) {                                                             \
+          V a = LOAD(x + k), b = LOAD(x + k + 1);                                                                         \
+          _mm_prefetch((const char *)(x + k) + AHEAD, _MM_HINT_T0);                                                       \
+          STREAM(y + k, a); STREAM(y + k + 1, b);                                                                         \
+        }                                                                                                                 \
+      for (size_t i = 4 * quarter; i < bytes / sizeof(V); i++) STREAM(y + i, LOAD(x + i));                                \
+    }                                                                                                                     \
+    _mm_sfence();                                                                                                         \
+    return 0;                                                                                                             \
+  }                                                                                                                       \
   __attribute__((target(TARGET))) static double stream_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) { \
     const V *x = data;                                   /* past the caches: what is written is not read first */         \
     V *y = to;                                                                                                            \
@@ -79,6 +115,13 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
     _mm_sfence();                                                                                                         \
     return 0;                                                                                                             \
   }
+static double copy_libc(const void *data, void *to, size_t bytes, int64_t rounds) {
+  for (int64_t r = 0; r < rounds; r++) {
+    memcpy(to, data, bytes);
+    __asm__ volatile("" ::: "memory");
+  }
+  return 0;
+}
 #define MUL_ADD_PS(a, b, c) _mm_add_ps(_mm_mul_ps(a, b), c)
 #define MUL_ADD_PD(a, b, c) _mm_add_pd(_mm_mul_pd(a, b), c)
 FMA_LOOP(f32_512, "avx512f", __m512, float, _mm512_set1_ps, _mm512_load_ps, _mm512_fmadd_ps, _mm512_add_ps)
@@ -91,12 +134,12 @@ MEMORY_LOOPS(512, "avx512f", __m512i, _mm512_load_si512, _mm512_store_si512, _mm
 MEMORY_LOOPS(256, "avx2", __m256i, _mm256_load_si256, _mm256_store_si256, _mm256_stream_si256, _mm256_or_si256)
 MEMORY_LOOPS(128, "sse2", __m128i, _mm_load_si128, _mm_store_si128, _mm_stream_si128, _mm_or_si128)
 
-typedef struct { const char *name; loop *f32, *f64, *read, *copy, *stream; } level;
+typedef struct { const char *name; loop *f32, *f64, *read, *fetch, *copy, *stream, *spread; } level;
 /* Of at most so many bytes; 0: the widest there are. */
 static level choose(size_t widest) {
-  if ((widest == 0 || widest >= 64) && __builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, copy_512, stream_512};
-  if ((widest == 0 || widest >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, copy_256, stream_256};
-  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, copy_128, stream_128};
+  if ((widest == 0 || widest >= 64) && __builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, fetch_512, copy_512, stream_512, spread_512};
+  if ((widest == 0 || widest >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, fetch_256, copy_256, stream_256, spread_256};
+  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, fetch_128, copy_128, stream_128, spread_128};
 }
 
 /* A loop run by some threads, each on memory of its own. */
@@ -158,7 +201,8 @@ static void job_free(job *j, rt_team *team) {
   free(j->to);
 }
 
-struct rt_meter { rt_team *team; job j; loop *loops[2]; int64_t rounds[2]; double per_round; };
+enum { WAYS = 4 };                 /* of doing the same: the best counts */
+struct rt_meter { rt_team *team; job j; loop *loops[WAYS]; int64_t rounds[WAYS]; double per_round; };
 
 rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error *err) {
   level l = choose(kind == RT_METER_FMA ? bytes : 0);
@@ -168,7 +212,9 @@ rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error
   if (m && job_memory(&m->j, team, own)) {
     m->team = team;
     m->loops[0] = kind == RT_METER_FMA ? l.f32 : kind == RT_METER_READ ? l.read : l.copy;
-    m->loops[1] = kind == RT_METER_COPY ? l.stream : NULL;
+    m->loops[1] = kind == RT_METER_COPY ? l.stream : kind == RT_METER_READ ? l.fetch : NULL;
+    m->loops[2] = kind == RT_METER_COPY ? copy_libc : NULL;
+    m->loops[3] = kind == RT_METER_COPY ? l.spread : NULL;
     m->per_round = (double)n * (kind == RT_METER_FMA ? 2.0 * L1_BYTES / sizeof(float) : (double)own * (kind == RT_METER_COPY ? 2 : 1));
     return m;
   }
@@ -186,12 +232,13 @@ void rt_meter_free(rt_meter *m) {
 /* How many rounds take about a quarter slice is found once. */
 double rt_meter_sample(rt_meter *m) {
   double best = 0;
-  for (int i = 0; i < 2 && m->loops[i]; i++) {
+  for (int i = 0; i < WAYS && m->loops[i]; i++) {
     job *j = &m->j;
     j->f = m->loops[i];
     bool known = m->rounds[i] > 0;
-    j->rounds = known ? m->rounds[i] : 1;
-    if (!known) timed(j, m->team);
+    j->rounds = 1;
+    timed(j, m->team);                                   /* the caches hold what others left there */
+    if (known) j->rounds = m->rounds[i];
     double t = timed(j, m->team);
     for (; !known && t < SLICE / 4 && j->rounds < (int64_t)1 << 40; t = timed(j, m->team)) j->rounds = t * 20 < SLICE ? j->rounds * 8 : j->rounds * 2;
     m->rounds[i] = j->rounds;

@@ -382,6 +382,38 @@ Test(bench, bars_follow_from_sizes) {
   cr_assert(judged("ops", "op.matmul.256x256x256", 1, NULL, 0).limit[0] && judged("compile", "train.cnn.b64", 1, NULL, 0).item == 7);
 }
 
+/* A run of what passes or fails; a budget; an instruction set that was asked for. */
+Test(bench, bars_of_rows_that_are_no_times) {
+  json_t *run = json_pack("{s:s, s:{}, s:[{s:s, s:i, s:i, s:b, s:s, s:s}]}", "what", "checks", "machine", "rows", "workload", "equal bits", "threads", 2, "item", 9, "met", 1, "figure", "f", "bar", "passes");
+  json_t *row = json_array_get(json_object_get(run, "rows"), 0);
+  bench_verdict v = bench_judge(run, row);
+  cr_assert(v.item == 9 && v.met && !strcmp(v.figure, "f"));
+  json_object_set_new(row, "met", json_false());
+  cr_assert(!bench_judge(run, row).met);
+  json_decref(run);
+  static const struct { double plan, grown, ratio; bool met; } cases[] = {{59, 61, 1.3, true}, {61, 61, 1.3, false}, {59, 63, 1.3, false}, {59, 61, 1.4, false}};
+  for (int i = 0; i < 4; i++) {
+    run = json_pack("{s:s, s:[{s:s, s:f, s:f, s:f, s:f, s:[{s:f}]}]}", "what", "budget", "rows", "workload", "train.resnet20.b64", "budget_mib", 60.0, "plan_mib", cases[i].plan, "grown_mib", cases[i].grown, "ratio", cases[i].ratio, "results", "median_ms", 100.0);
+    v = bench_judge(run, json_array_get(json_object_get(run, "rows"), 0));
+    cr_assert(v.item == 8 && v.met == cases[i].met, "%d: %s", i, v.figure);
+    json_decref(run);
+  }
+  for (int i = 0; i < 2; i++) {
+    run = json_pack("{s:s, s:f, s:{s:s}, s:[{s:s, s:f, s:[{s:f}]}]}", "what", "ops", "peak_gflops", 100.0, "machine", "compiles_for", "x86-64-v3", "rows", "workload", "op.matmul.256x256x256", "flops", 33554432.0, "results", "median_ms", i ? 0.41 : 0.39);
+    v = bench_judge(run, json_array_get(json_object_get(run, "rows"), 0));
+    cr_assert(v.item == 11 && v.met == !i, "%s", v.figure);
+    json_decref(run);
+  }
+}
+
+Test(bench, over_what_memory_gives_is_an_error) {
+  json_t *run = json_pack("{s:f, s:[{s:s, s:f, s:f, s:s, s:[{s:f}]}]}", "peak_gflops", 100.0, "rows", "workload", "op.sum.4096x1024", "traffic", 16777216.0, "gbytes_s", 30.0, "bandwidth_of", "read", "results", "median_ms", 0.45);
+  cr_assert_eq(bench_over_peak(run), 1);
+  json_object_set_new(json_array_get(json_object_get(run, "rows"), 0), "gbytes_s", json_real(36));
+  cr_assert_eq(bench_over_peak(run), 0);
+  json_decref(run);
+}
+
 Test(bench, files_that_are_none) {
   folder f = folder_new();
   tt_error err = {0}, second = {0}, third = {0};
