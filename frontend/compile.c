@@ -41,7 +41,7 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
     *ready = scheduled = NULL;
     p->skip = packed ? skip : without;
     status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
-    if (status == TT_OK) status = pass_run(scheduled, ready, "freeze,memory", NULL, p, NULL, NULL, err);
+    if (status == TT_OK) status = pass_run(scheduled, ready, "freeze,recompute,memory", NULL, p, NULL, NULL, err);
     if (status == TT_OK) status = cg_memory(*ready, o->cpu, threads, &m, err);
     fits = status == TT_OK && m.total <= (size_t)o->memory_budget;
   }
@@ -52,11 +52,11 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
     fits = m.total <= (size_t)o->memory_budget;
     int64_t fixed = (int64_t)(m.total - (size_t)(*ready)->arena_bytes);
     if (fixed > p->memory_fixed) p->memory_fixed = fixed;
-    p->memory_budget = o->memory_budget;
+    if (!fits || round) p->memory_budget = o->memory_budget;
     if (fits && !o->watch) break;
     ir_graph_free(*ready);
     *ready = NULL;
-    status = pass_run(scheduled, ready, fits && !round ? "freeze,memory" : "recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
+    status = pass_run(scheduled, ready, "freeze,recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
   }
   if (status == TT_OK && !fits)
     status = tt_fail(err, TT_INVALID, "error: @%s takes %zu bytes, the budget is %lld\n  at the plan of its memory\n  fix: allow more, or do not skip the pass recompute", g->name, m.total, (long long)o->memory_budget);

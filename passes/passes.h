@@ -16,7 +16,7 @@ typedef struct {
   int accumulate;                 /* > 1: an update takes the mean of so many gradients: params NAME.grad hold the sum of those before the last one */
   bool collect;                   /* with accumulate: this step only adds its gradients to NAME.grad, the last one updates */
   bool gradients;                 /* every param's gradient is also an output, "grad.NAME" */
-  int64_t memory_budget;          /* > 0: recompute makes values again until the arena is at most this less memory_fixed */
+  int64_t memory_budget;          /* > 0: recompute makes values again until the arena is at most this less memory_fixed; 0: only where it is nearly free */
   int64_t memory_fixed;           /* bytes that a run needs beside the arena: parameters, inputs, outputs, constants, scratch */
   int vector_bytes;               /* of the target CPU: 16, 32, 64 */
   int n_registers;                /* vector registers: 16, 32 */

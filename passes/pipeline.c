@@ -94,7 +94,7 @@ tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const 
     if (i < 0 || !pass_table[i].optional) return unknown(err, "a pass that can be left out", name, length, true);
     skip[i] = true;
   }
-  if (options->memory_budget <= 0) skip[PASS_recompute] = true;       /* it would do nothing */
+  if (options->memory_budget <= 0 && !options->train) skip[PASS_recompute] = true;      /* nothing waits for a backward pass */
   if (last && (stop = pass_by_name(last, strlen(last))) < 0) return unknown(err, "a pass", last, strlen(last), false);
   if (names) {
     rest = names;

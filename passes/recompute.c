@@ -14,8 +14,10 @@
  * are made from counters, so the numbers are the same to the bit. Each copy is a kernel, a region, of its own: it merges with nothing.
  *
  * The choices are greedy and form one sequence that does not know the budget: at the kernel where most is alive, take the copy that
- * frees most bytes there for its estimated time, as long as the peak rises nowhere. A budget takes the shortest beginning of the
- * sequence whose arena, placed as memory.c will place it, fits; so a larger budget never gets more copies than a smaller one. */
+ * frees most bytes there for its estimated time, as long as the peak rises nowhere. Its beginning is taken in any case, as far as it
+ * is free: each copy frees a MiB or more, and all together take at most a hundredth of the step's time (measured: nothing, as what is
+ * made again is still in a cache when it is read). A budget takes the shortest beginning, from there on, whose arena, placed as
+ * memory.c will place it, fits; so a larger budget never gets more copies than a smaller one. */
 #include "form.h"
 
 #include <inttypes.h>
@@ -23,7 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_RESULTS = 64, DEPTH = 24 };
+enum { MOST_RESULTS = 64, DEPTH = 24, LEAST_FREED = 1 << 20 };
+static const double FREE_TIME = 0.01;
 
 typedef struct { ir_ref row; int kernel; int64_t bytes; bool arena, to_end; } value;      /* to_end: assigned by a copy when all is done */
 /* A kernel that gives only the results of mask. */
@@ -496,6 +499,23 @@ static bool step(work *w, schedule *s, peak *now) {
   return true;
 }
 
+/* The beginning of the sequence that costs next to nothing. */
+static bool take_free(work *w, schedule *s, peak *now) {
+  schedule kept = {0};
+  double most = (1 + FREE_TIME) * total_cost(s);
+  bool ok = true;
+  while (ok && now->bound >= 2 * LEAST_FREED) {
+    peak before = *now;
+    if (!(ok = copy_schedule(&kept, s)) || !step(w, s, now)) break;
+    if (before.bound - now->bound >= LEAST_FREED && total_cost(s) <= most) continue;
+    schedule t = *s;
+    *s = kept, kept = t, *now = before;
+    break;
+  }
+  free_schedule(&kept);
+  return ok && !w->no_memory;
+}
+
 static int64_t placed(work *w, const schedule *s) {
   int64_t bytes = simulate(w, s) ? place_buffers(w->buffers, w->n_buffers) : -1;
   w->no_memory |= bytes < 0;
@@ -577,7 +597,8 @@ tt_status pass_recompute(const ir_graph *in, ir_graph *out, const pass_options *
   }
   int64_t budget = options->memory_budget - options->memory_fixed, arena = INT64_MAX;
   peak now = {0};
-  if (ok && options->memory_budget > 0 && (ok = peak_of(&w, &s, &now))) {
+  ok = ok && peak_of(&w, &s, &now) && take_free(&w, &s, &now);
+  if (ok && options->memory_budget > 0) {
     arena = now.bound <= budget ? placed(&w, &s) : INT64_MAX;
     int64_t least = arena;
     while (arena > budget && step(&w, &s, &now)) {
