@@ -1,5 +1,5 @@
 /* budget.c: `bench budget [WORKLOAD ...]`: what half of the activations' memory costs. The budget of a training step is what it needs at all, less half of
- * the arena that it would have if nothing were made again; --memory-budget gives another. Two programs, with the budget and without, are timed by turns
+ * the arena that it would have if nothing were made again; --memory-budget gives another. Two programs, with the budget and with nothing made again, are timed by turns
  * in this process; how far a process grows that keeps to the budget is measured in one of its own, as `bench memory` does it. */
 #include "bench.h"
 
@@ -7,20 +7,6 @@
 #include <string.h>
 
 static double mib(double bytes) { return bytes / (1 << 20); }
-
-/* The budget in bytes, of a program in which nothing is made again; 0: err. */
-static int64_t half_of(const bench_workload *w, rt_team *team, bench_target target, double *activations, tt_error *err) {
-  bench_side s;
-  char skip[300];
-  snprintf(skip, sizeof skip, "recompute%s%s", target.skip ? "," : "", target.skip ? target.skip : "");
-  target.skip = skip, target.memory_budget = 0;
-  if (!bench_ours(&s, w, team, &target, err)) return 0;
-  bench_facts facts = bench_ours_facts(&s);
-  bench_side_close(&s);
-  *activations = facts.arena;
-  if (facts.arena <= 0) tt_fail(err, TT_INVALID, "error: %s keeps nothing between its kernels\n  at bench budget\n  fix: use a training step", w->name);
-  return (int64_t)(facts.plan - facts.arena / 2);
-}
 
 /* Growth in MiB of a process that keeps to the row's budget, its kernels compiled before. */
 static bool grow(const cli_args *a, json_t *row, int threads, int steps, tt_error *err) {
@@ -38,7 +24,7 @@ static bool grow(const cli_args *a, json_t *row, int threads, int steps, tt_erro
 }
 
 static void print(const json_t *row) {
-  printf("%s: %.1f MiB allowed, %.1f planned, the process grows by %.1f; %.1f planned without a budget, %.1f MiB of activations\n    time %.3fx [%.3f, %.3f] of that without%s\n", bench_text(row, "workload"), bench_number(row, "budget_mib"),
+  printf("%s: %.1f MiB allowed, %.1f planned, the process grows by %.1f; %.1f planned with all kept, %.1f MiB of activations\n    time %.3fx [%.3f, %.3f] of that without%s\n", bench_text(row, "workload"), bench_number(row, "budget_mib"),
          bench_number(row, "plan_mib"), bench_number(row, "grown_mib"), bench_number(row, "plan_without_mib"), bench_number(row, "activations_mib"), bench_number(row, "ratio"), bench_number(row, "ratio_low"), bench_number(row, "ratio_high"),
          json_is_false(json_object_get(row, "quiet")) ? "  NOT QUIET" : "");
   fflush(stdout);
@@ -46,22 +32,22 @@ static void print(const json_t *row) {
 
 static bool one(const bench_workload *w, bench_ruler *ruler, const bench_target *target, int threads, double seconds, json_t *run, tt_error *err) {
   bench_side sides[2] = {0};
-  double activations = 0;
   bench_target within = *target, without = *target;
-  int64_t half = half_of(w, ruler->team, *target, &activations, err);
-  if (!within.memory_budget) within.memory_budget = half;
-  without.memory_budget = 0;
-  if (err->status || !bench_ours(&sides[0], w, ruler->team, &within, err)) return false;
-  if (!bench_ours(&sides[1], w, ruler->team, &without, err)) return bench_side_close(&sides[0]), false;
-  snprintf(sides[1].framework, sizeof sides[1].framework, "tinytorch, no budget");
+  char skip[300];
+  snprintf(skip, sizeof skip, "recompute%s%s", target->skip ? "," : "", target->skip ? target->skip : "");
+  without.skip = skip, without.memory_budget = 0;
+  if (!bench_ours(&sides[1], w, ruler->team, &without, err)) return false;
+  snprintf(sides[1].framework, sizeof sides[1].framework, "tinytorch, all kept");
+  bench_facts all = bench_ours_facts(&sides[1]);
+  if (!within.memory_budget) within.memory_budget = (int64_t)(all.plan - all.arena / 2);
+  if (!bench_ours(&sides[0], w, ruler->team, &within, err)) return bench_side_close(&sides[1]), false;
   bench_ruler_row(ruler);
   bench_turns(sides, 2, &(bench_patience){seconds, false}, ruler, NULL, NULL);
   json_t *row = bench_row_new(w, sides, 2);
   bench_stat ratio = {0};
   if (sides[0].n_ms && sides[1].n_ms) ratio = bench_ratio(sides[0].ms, sides[0].n_ms, sides[1].ms, sides[1].n_ms);
   double noise = bench_ruler_noise(ruler);
-  double planned = mib(bench_ours_facts(&sides[0]).plan), all = mib(bench_ours_facts(&sides[1]).plan);
-  json_object_update_new(row, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "threads", threads, "budget", (double)within.memory_budget, "budget_mib", mib((double)within.memory_budget), "plan_mib", planned, "plan_without_mib", all, "activations_mib", mib(activations),
+  json_object_update_new(row, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "threads", threads, "budget", (double)within.memory_budget, "budget_mib", mib((double)within.memory_budget), "plan_mib", mib(bench_ours_facts(&sides[0]).plan), "plan_without_mib", mib(all.plan), "activations_mib", mib(all.arena),
                                         "ratio", ratio.median, "ratio_low", ratio.low, "ratio_high", ratio.high, "noise", noise, "quiet", noise <= 0.25));
   json_array_append_new(json_object_get(run, "rows"), row);
   for (int i = 0; i < 2; i++) bench_side_close(&sides[i]);

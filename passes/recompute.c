@@ -15,7 +15,7 @@
  *
  * The choices are greedy and form one sequence that does not know the budget: at the kernel where most is alive, take the copy that
  * frees most bytes there for its estimated time, as long as the peak rises nowhere. Its beginning is taken in any case, as far as it
- * is free: each copy frees a MiB or more, and all together take at most a hundredth of the step's time (measured: nothing, as what is
+ * is free: each copy frees a MiB or more, and all together take at most a fiftieth of the step's estimated time (measured: nothing, as what is
  * made again is still in a cache when it is read). A budget takes the shortest beginning, from there on, whose arena, placed as
  * memory.c will place it, fits; so a larger budget never gets more copies than a smaller one. */
 #include "form.h"
@@ -26,7 +26,7 @@
 #include <string.h>
 
 enum { MOST_RESULTS = 64, DEPTH = 24, LEAST_FREED = 1 << 20 };
-static const double FREE_TIME = 0.01;
+static const double FREE_TIME = 0.02;
 
 typedef struct { ir_ref row; int kernel; int64_t bytes; bool arena, to_end; } value;      /* to_end: assigned by a copy when all is done */
 /* A kernel that gives only the results of mask. */
@@ -63,17 +63,23 @@ typedef struct {
 
 /* ---- kernels and what is left of them ---- */
 
+/* A sum that is cut has as many results, each of a part. */
+static int64_t parts_of(const ir_node *r) { return ir_int(r, "split") > 1 ? ir_int(r, "split") : 1; }
+
 static double estimate(const ir_graph *g, const group *x) {
   double ops = 0, bytes = 0;
   for (int i = 0; i < x->n; i++) {
     const ir_node *r = ir_at(g, x->rows[i]);
     tt_shape s = ir_shape(g, x->rows[i]);
     double count = (double)tt_shape_count(&s);
-    if (r->op == IR_matmul) count *= 2 * (double)ir_at(g, r->args[0])->dim[ir_at(g, r->args[0])->rank - (ir_int(r, "ta") ? 2 : 1)];
+    if (r->op == IR_matmul) count *= 2 * (double)ir_at(g, r->args[0])->dim[ir_at(g, r->args[0])->rank - (ir_int(r, "ta") ? 2 : 1)] / (double)parts_of(r);
     else if (r->op == IR_conv) {
       const ir_node *w = ir_at(g, r->args[1]);
       for (int k = 2; k < w->rank; k++) count *= (double)w->dim[k];
-      count *= 2;
+      count *= 2 / (double)parts_of(r) / (ir_int(r, "winograd") ? 4 : 1);
+    } else if (r->op == IR_winograd) {                   /* (tile + 2)^2 products for tile^2 results, of each channel */
+      double tile = (double)ir_int(r, "tile");
+      count *= 2 * (double)ir_at(g, r->args[0])->dim[2] * (tile + 2) * (tile + 2) / (tile * tile);
     } else if (form_is_reduction((ir_op)r->op)) {
       s = ir_shape(g, r->args[0]);
       count = (double)tt_shape_count(&s);
