@@ -202,9 +202,11 @@ typedef struct {
   int64_t accumulate;              /* N > 1: batches of one update: as if batch were N times as large, but for batch statistics (a warning says so). Steps, schedule
                                       and checkpoints count updates; what remains of an epoch and makes no whole update is left out */
   double lr;                       /* 0: 0.01 */
-  const char *schedule;            /* "constant" (also NULL), "cosine", "step" */
+  const char *schedule;            /* "constant" (also NULL), "cosine", "cosine_restarts", "step", "multistep", "exponential", "polynomial", "onecycle" */
   int64_t warmup;                  /* steps in which lr grows to its value */
-  int64_t step_size; double gamma; /* of "step": lr * gamma^(step / step_size) */
+  int64_t step_size; double gamma; /* of "step": lr * gamma^(step / step_size); of the others as in tt_schedule */
+  int64_t milestones[TT_MILESTONES], restart_factor;
+  double power;                    /* 0: 1 */
   const char *optimizer, *hyper;   /* as in tt_compile_options */
   tt_param_group groups[8];
   double clip_norm;

@@ -30,9 +30,11 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   for (int i = 0; i < 8 && o->groups[i].pattern; i++)
     put(&w, " group=%s:%s:\"%s\"", o->groups[i].pattern, o->groups[i].optimizer ? o->groups[i].optimizer : "frozen", o->groups[i].hyper ? o->groups[i].hyper : "");
   put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
+  for (int i = 0; i < TT_MILESTONES && o->milestones[i]; i++) put(&w, " milestone=%lld", (long long)o->milestones[i]);
+  if (o->power != 0 || o->restart_factor) put(&w, " power=%.17g restart_factor=%lld", o->power, (long long)o->restart_factor);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
   if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
-  if (strcmp(schedule, "constant")) put(&w, " total=%lld", (long long)f->schedule.total);
+  if (rt_schedule_wants_total(&f->schedule)) put(&w, " total=%lld", (long long)f->schedule.total);
   if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);
 }
 
@@ -57,7 +59,8 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each / accumulate * f.epochs;
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
   f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total,
-                             .step_size = o->step_size, .gamma = o->gamma};
+                             .step_size = o->step_size, .gamma = o->gamma, .power = o->power != 0 ? o->power : 1, .restart_factor = o->restart_factor};
+  memcpy(f.schedule.milestones, o->milestones, sizeof f.schedule.milestones);
   tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .accumulate = (int)accumulate, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
   memcpy(c.groups, o->groups, sizeof c.groups);
   if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;

@@ -182,6 +182,8 @@ static double fold(ir_op op, const double *a, uint32_t n, bool *ok) {
   *ok = true;
   if (n == 1 && op == IR_neg) return -a[0];
   if (n == 1 && op == IR_sqrt) return sqrt(a[0]);
+  if (n == 2 && op == IR_max) return fmax(a[0], a[1]);
+  if (n == 2 && op == IR_gt) return a[0] > a[1];
   if (n == 2 && op == IR_add) return a[0] + a[1];
   if (n == 2 && op == IR_sub) return a[0] - a[1];
   if (n == 2 && op == IR_mul) return a[0] * a[1];
@@ -267,6 +269,22 @@ static value build_row(builder *b, ir_op op, bool skip) {
   return (value){.value = ir_emit(b->g, op, (ir_ref[]){a[0].value, a[1].value, a[2].value}, n, words, n_words)};
 }
 
+/* Words of the language that are no op: norm(x): f64[], the 2-norm over all elements; bf16(x): x rounded to bfloat16. */
+static value build_function(builder *b, const char *name, size_t length, bool skip) {
+  bool norm = word_is(name, length, "norm");
+  if (!norm && !word_is(name, length, "bf16")) return wrong(b, name, length);
+  value x = build(b, skip);
+  b->p = blank(b->p);
+  if (*b->p != ')') return wrong(b, b->p, strlen(b->p));
+  b->p++;
+  if (skip || b->g->error.status) return (value){0};
+  if (!x.value) return wrong(b, name, length);
+  tt_dtype t = (tt_dtype)ir_at(b->g, x.value)->dtype;
+  if (!norm) return (value){.value = ir_cast(b->g, ir_cast(b->g, x.value, TT_BF16), t)};
+  ir_ref wide = t == TT_F64 ? x.value : ir_cast(b->g, x.value, TT_F32), squares = ir_ew2(b->g, IR_mul, wide, wide);
+  return (value){.value = ir_ew1(b->g, IR_sqrt, ir_cast(b->g, ir_reduce(b->g, IR_sum, squares, NULL, 0, false), TT_F64))};
+}
+
 static value build_primary(builder *b, bool skip) {
   b->p = blank(b->p);
   if (starts_number(b->p)) return (value){.is_number = true, .number = read_number(&b->p)};
@@ -278,7 +296,7 @@ static value build_primary(builder *b, bool skip) {
   if (!variable && *b->p == '(') {
     ir_op op = ir_op_by_name(name, length);
     b->p++;
-    return op ? build_row(b, op, skip) : wrong(b, name, length);
+    return op ? build_row(b, op, skip) : build_function(b, name, length, skip);
   }
   if (skip) return (value){0};
   const binding *bound = variable && b->bound ? look_up(b->bound, name, length) : NULL;

@@ -179,9 +179,19 @@ static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim
   bind(g, &e, "p", 1, (pass_binding){.value = param});
   bind(g, &e, "g", 1, (pass_binding){.value = gradient});
   bind(g, &e, "t", 1, (pass_binding){.value = t});
+  tt_shape shape = ir_shape(g, param);
+  const char *name = ir_str(ir_at(g, param), "name");
+  if (!strcmp(o->name, "muon") && shape.rank != 2) {
+    invalid(g, "error: muon updates matrices, and %s has %d axes\n  at the options of the optimizer\n  fix: give the parameters that are no matrices to another optimizer, by a parameter group", name, shape.rank);
+    return;
+  }
+  if (shape.rank == 2) {
+    bind(g, &e, "rows", 4, (pass_binding){.is_number = true, .number = (double)shape.dim[0]});
+    bind(g, &e, "cols", 4, (pass_binding){.is_number = true, .number = (double)shape.dim[1]});
+  }
   bind(g, &e, "lr", 2, (pass_binding){.value = scale == 1 ? lr : ir_ew2(g, IR_mul, lr, ir_scalar(g, TT_F64, scale))});
 
-  const char *states = o->states, *state, *if_hyper, *name = ir_str(ir_at(g, param), "name");
+  const char *states = o->states, *state, *if_hyper;
   size_t length, if_length;
   ir_ref kept[8];
   const char *kept_names[8];
@@ -191,7 +201,9 @@ static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim
     if (if_hyper && find(&e, if_hyper, if_length)->number == 0) continue;
     char full[400];
     if (n_kept == 8 || (size_t)snprintf(full, sizeof full, "%s.%.*s", name, (int)length, state) >= sizeof full) { tt_bug(g, "too many or too long states of %s", name); return; }
-    kept[n_kept] = ir_param(g, full, (tt_dtype)ir_at(g, param)->dtype, ir_shape(g, param), false);
+    bool scalar = full[strlen(full) - 1] == ']';
+    if (scalar) length -= 2, full[strlen(full) - 2] = 0;
+    kept[n_kept] = scalar ? ir_param(g, full, TT_F64, (tt_shape){0}, false) : ir_param(g, full, (tt_dtype)ir_at(g, param)->dtype, shape, false);
     kept_names[n_kept] = state, kept_lengths[n_kept] = length;
     bind(g, &e, state, length, (pass_binding){.value = kept[n_kept++]});
   }

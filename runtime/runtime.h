@@ -153,8 +153,19 @@ TT_API void tt_loader_seek(tt_loader *l, int64_t epoch, int64_t batch);
 TT_API tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err);                 /* goes on into the next epoch */
 
 /* schedule.c: learning rates; step counts from 0. */
-typedef struct { const char *name; double lr; int64_t warmup, total, step_size; double gamma, floor, warmup_start; } tt_schedule;   /* "constant", "step", "cosine"; in the first warmup steps the rate grows from lr*warmup_start */
+enum { TT_MILESTONES = 8 };
+typedef struct {
+  const char *name;                        /* tt_schedule_name's; NULL: "constant" */
+  double lr; int64_t warmup, total;        /* in the first warmup steps the rate grows from lr * warmup_start */
+  int64_t step_size; double gamma;         /* step: lr * gamma^floor(step / step_size); exponential: lr * gamma^step */
+  double floor, warmup_start;              /* cosine and polynomial end at floor */
+  int64_t milestones[TT_MILESTONES];       /* multistep: the steps behind which there is one more factor gamma; 0 ends them */
+  double power;                            /* polynomial */
+  int64_t restart_factor;                  /* cosine_restarts: step_size is the first period, each next one is so many times as long (0: 1) */
+} tt_schedule;
 TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
+TT_API const char *tt_schedule_name(int i);          /* NULL behind the last */
+bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
 
 /* train.c: data -> step -> metrics -> checkpoint. step: inputs x, y, lr: f64[], step: i64[], seed: u64[] (those it has); output "loss" f32[] or f64[]

@@ -1,32 +1,79 @@
-/* schedule.c: the learning rate of step s, counted from 0.
- *
- *   s < warmup:   lr * (warmup_start + (1 - warmup_start) * s / warmup)
- *   constant:     lr
- *   step:         lr * gamma^floor(s / step_size)
- *   cosine:       floor + (lr - floor) * (1 + cos(pi * (s - warmup) / (total - warmup))) / 2; past total it rises again, as PyTorch's does
- *
- * Cosine without restarts is Loshchilov and Hutter 2017, "SGDR: stochastic gradient descent with warm restarts". */
+/* schedule.c: the learning rate of step s, counted from 0. One row a schedule: what it wants, and its formula for u = s - warmup of
+ * n = total - warmup steps; in the first warmup steps the rate is lr * (warmup_start + (1 - warmup_start) * s / warmup). "cosine", "polynomial",
+ * "onecycle" follow from the length of training; the others do not. Formulas are PyTorch's. */
 #define _GNU_SOURCE
 #include "runtime.h"
 
 #include <math.h>
 #include <string.h>
 
-double tt_schedule_at(const tt_schedule *s, int64_t step) {
-  if (step < s->warmup) return s->lr * (s->warmup_start + (1 - s->warmup_start) * (double)step / (double)s->warmup);
-  if (!s->name || !strcmp(s->name, "constant")) return s->lr;
-  if (!strcmp(s->name, "step")) return s->step_size > 0 ? s->lr * pow(s->gamma, (double)(step / s->step_size)) : s->lr;
-  if (!strcmp(s->name, "cosine")) return s->floor + (s->lr - s->floor) * (1 + cos(M_PI * (double)(step - s->warmup) / (double)(s->total - s->warmup))) / 2;
-  return NAN;                      /* no such schedule: tt_fit checks the name before it starts */
+static double between(double from, double to, double share) { return to + (from - to) * (1 + cos(M_PI * share)) / 2; }
+
+static double constant(const tt_schedule *s, double u, double n) { return s->lr; }
+static double step(const tt_schedule *s, double u, double n) { return s->lr * pow(s->gamma, floor((u + (double)s->warmup) / (double)s->step_size)); }
+static double exponential(const tt_schedule *s, double u, double n) { return s->lr * pow(s->gamma, u); }
+static double polynomial(const tt_schedule *s, double u, double n) { return s->floor + (s->lr - s->floor) * pow(1 - fmin(u, n) / n, s->power); }
+static double multistep(const tt_schedule *s, double u, double n) {
+  int cuts = 0;
+  for (int i = 0; i < TT_MILESTONES && s->milestones[i]; i++) cuts += (double)s->milestones[i] <= u + (double)s->warmup;
+  return s->lr * pow(s->gamma, cuts);
+}
+/* Loshchilov & Hutter 2017, "SGDR"; past total it rises again. */
+static double cosine(const tt_schedule *s, double u, double n) { return between(s->lr, s->floor, u / n); }
+static double cosine_restarts(const tt_schedule *s, double u, double n) {
+  double period = (double)s->step_size, grows = s->restart_factor > 0 ? (double)s->restart_factor : 1;
+  if (grows == 1) u = fmod(u, period);
+  else
+    for (; u >= period; period *= grows) u -= period;
+  return between(s->lr, s->floor, u / period);
+}
+/* Smith & Topin 2019, "Super-convergence": from lr / 25 to lr in 3 tenths of the steps, and down to lr / 250000. */
+static double onecycle(const tt_schedule *s, double u, double n) {
+  double top = 0.3 * n - 1, start = s->lr / 25;
+  return u <= top ? between(start, s->lr, u / top) : between(s->lr, start / 1e4, fmin(1, (u - top) / (n - 1 - top)));
+}
+
+static const struct { const char *name; double (*rate)(const tt_schedule *, double u, double n); bool wants_total, wants_size; } rows[] = {
+  {"constant", constant}, {"step", step, .wants_size = true}, {"cosine", cosine, .wants_total = true}, {"cosine_restarts", cosine_restarts, .wants_size = true},
+  {"exponential", exponential}, {"polynomial", polynomial, .wants_total = true}, {"multistep", multistep}, {"onecycle", onecycle, .wants_total = true}};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+static int find(const char *name) {
+  for (int i = 0; i < ROWS; i++)
+    if (!strcmp(rows[i].name, name ? name : "constant")) return i;
+  return -1;
+}
+
+const char *tt_schedule_name(int i) { return i >= 0 && i < ROWS ? rows[i].name : NULL; }
+
+double tt_schedule_at(const tt_schedule *s, int64_t at) {
+  int i = find(s->name);
+  if (i < 0) return NAN;           /* tt_fit checks the name before it starts */
+  if (at < s->warmup) return s->lr * (s->warmup_start + (1 - s->warmup_start) * (double)at / (double)s->warmup);
+  return rows[i].rate(s, (double)(at - s->warmup), (double)(s->total - s->warmup));
+}
+
+bool rt_schedule_wants_total(const tt_schedule *s) {
+  int i = find(s->name);
+  return i >= 0 && rows[i].wants_total;
 }
 
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err) {
+  char known[200] = "is not known; use one of ";
   const char *name = s->name ? s->name : "constant", *wrong = NULL;
-  if (strcmp(name, "constant") && strcmp(name, "step") && strcmp(name, "cosine")) wrong = "is not known; use constant, step or cosine";
+  int row = find(name);
+  for (int i = 0; i < ROWS; i++) strcat(strcat(known, i ? ", " : ""), rows[i].name);
+  if (row < 0) wrong = known;
   else if (!isfinite(s->lr) || s->lr < 0) wrong = "wants a rate (lr) that is a finite number, not below 0";
   else if (s->warmup < 0) wrong = "wants a warmup of 0 or more steps";
-  else if (!strcmp(name, "step") && s->step_size < 1) wrong = "wants a step_size of at least 1";
-  else if (!strcmp(name, "cosine") && s->total <= s->warmup) wrong = "wants a total number of steps greater than its warmup";
+  else if (rows[row].wants_size && s->step_size < 1) wrong = "wants a step_size of at least 1";
+  else if (rows[row].wants_total && s->total <= s->warmup) wrong = "wants a total number of steps greater than its warmup";
+  else if (rows[row].rate == onecycle && s->total - s->warmup < 7) wrong = "wants at least 7 steps behind its warmup";
+  else if (rows[row].rate == multistep && s->milestones[0] < 1) wrong = "wants milestones, the steps at which the rate is cut";
+  else if (!isfinite(s->gamma) || s->gamma < 0) wrong = "wants a gamma that is a finite number, not below 0";
+  else if (rows[row].rate == polynomial && !(s->power > 0)) wrong = "wants a power above 0";
+  for (int i = 1; !wrong && i < TT_MILESTONES && s->milestones[i]; i++)
+    if (s->milestones[i] <= s->milestones[i - 1]) wrong = "wants milestones that grow";
   if (!wrong) return TT_OK;
   return tt_fail(err, TT_INVALID, "error: schedule %.50s %s\n  at lr %g, warmup %lld, total %lld, step_size %lld\n  fix: change the schedule's options", name, wrong, s->lr, (long long)s->warmup, (long long)s->total, (long long)s->step_size);
 }

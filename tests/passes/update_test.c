@@ -96,9 +96,9 @@ static void step(machine *m, double *grad_a, double *grad_b) {
 
 /* ---- PyTorch's formulas ---- */
 
-typedef enum { SGD_, ADAM_, RMSPROP_, ADAGRAD_, LION_ } kind;
+typedef enum { SGD_, ADAM_, RMSPROP_, ADAGRAD_, LION_, ADADELTA_, ADAMAX_, NADAM_, RADAM_ } kind;
 typedef struct { kind kind; double momentum, dampening, weight_decay, beta1, beta2, eps, lr_scale, lr_decay; bool nesterov, amsgrad, decoupled, centered; } formula;
-typedef struct { double p, buf, m, v, vmax; } element;
+typedef struct { double p, buf, m, v, vmax, product; } element;
 
 static void reference(const formula *f, element *e, double g, double lr, int t) {
   lr *= f->lr_scale ? f->lr_scale : 1;
@@ -120,6 +120,36 @@ static void reference(const formula *f, element *e, double g, double lr, int t) 
     double u = f->beta1 * e->m + (1 - f->beta1) * g;
     e->p -= lr * ((u > 0) - (u < 0));
     e->m = f->beta2 * e->m + (1 - f->beta2) * g;
+    return;
+  }
+  if (f->kind == ADADELTA_) {
+    e->v = f->beta2 * e->v + (1 - f->beta2) * g * g;
+    double delta = sqrt(e->m + f->eps) / sqrt(e->v + f->eps) * g;
+    e->m = f->beta2 * e->m + (1 - f->beta2) * delta * delta;
+    e->p -= lr * delta;
+    return;
+  }
+  if (f->kind == ADAMAX_) {
+    e->m = f->beta1 * e->m + (1 - f->beta1) * g;
+    e->v = fmax(f->beta2 * e->v, fabs(g) + f->eps);
+    e->p -= lr / (1 - pow(f->beta1, t)) * e->m / e->v;
+    return;
+  }
+  if (f->kind == NADAM_) {
+    double mu = f->beta1 * (1 - 0.5 * pow(0.96, t * f->momentum)), next = f->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * f->momentum));
+    e->product = (t == 1 ? 1 : e->product) * mu;
+    e->m = f->beta1 * e->m + (1 - f->beta1) * g;
+    e->v = f->beta2 * e->v + (1 - f->beta2) * g * g;
+    double root = sqrt(e->v / (1 - pow(f->beta2, t))) + f->eps;
+    e->p -= lr * ((1 - mu) / (1 - e->product) * g + next / (1 - e->product * next) * e->m) / root;
+    return;
+  }
+  if (f->kind == RADAM_) {
+    e->m = f->beta1 * e->m + (1 - f->beta1) * g;
+    e->v = f->beta2 * e->v + (1 - f->beta2) * g * g;
+    double last = 2 / (1 - f->beta2) - 1, correction = 1 - pow(f->beta2, t), rho = last - 2 * t * pow(f->beta2, t) / correction, m = e->m / (1 - pow(f->beta1, t));
+    double rect = rho > 5 ? sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho)) : 0;
+    e->p -= lr * m * (rho > 5 ? rect * sqrt(correction) / (sqrt(e->v) + f->eps) : 1);
     return;
   }
   if (f->kind == SGD_) {
@@ -188,13 +218,25 @@ static const struct { const char *optimizer, *hyper; formula f; const char *stat
     {"adagrad", "lr_decay=0.2, weight_decay=0.1", {.kind = ADAGRAD_, .eps = 1e-10, .lr_decay = 0.2, .weight_decay = 0.1}, "sum"},
     {"lion", NULL, {.kind = LION_, .beta1 = 0.9, .beta2 = 0.99}, "exp_avg"},
     {"lion", "beta1=0.8, beta2=0.9, weight_decay=0.2", {.kind = LION_, .beta1 = 0.8, .beta2 = 0.9, .decoupled = true, .weight_decay = 0.2}, "exp_avg"},
+    {"adadelta", NULL, {.kind = ADADELTA_, .beta2 = 0.9, .eps = 1e-6}, "square_avg acc_delta"},
+    {"adadelta", "rho=0.7, eps=1e-3, weight_decay=0.1", {.kind = ADADELTA_, .beta2 = 0.7, .eps = 1e-3, .weight_decay = 0.1}, "square_avg acc_delta"},
+    {"adamax", NULL, {.kind = ADAMAX_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}, "exp_avg exp_inf"},
+    {"adamax", "beta1=0.8, beta2=0.7, eps=1e-3, weight_decay=0.1", {.kind = ADAMAX_, .beta1 = 0.8, .beta2 = 0.7, .eps = 1e-3, .weight_decay = 0.1}, "exp_avg exp_inf"},
+    {"nadam", NULL, {.kind = NADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .momentum = 0.004}, "exp_avg exp_avg_sq mu_product"},
+    {"nadam", "weight_decay=0.1, momentum_decay=0.1", {.kind = NADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .momentum = 0.1, .weight_decay = 0.1}, "exp_avg exp_avg_sq mu_product"},
+    {"nadam", "weight_decay=0.1, decoupled_weight_decay=true", {.kind = NADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .momentum = 0.004, .weight_decay = 0.1, .decoupled = true}, "exp_avg exp_avg_sq mu_product"},
+    {"radam", NULL, {.kind = RADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}, "exp_avg exp_avg_sq"},                /* its steps 1 to 5 and those behind */
+    {"radam", "weight_decay=0.1", {.kind = RADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1}, "exp_avg exp_avg_sq"},
+    {"radam", "weight_decay=0.1, decoupled_weight_decay=1", {.kind = RADAM_, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .decoupled = true}, "exp_avg exp_avg_sq"},
 };
+static const char *const elsewhere[] = {"lamb", "muon"};       /* of a tensor as a whole: their own tests */
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
 Test(update, as_pytorch) {
   for (const optim_info *o = optim_table; o->name; o++) {
     bool tested = false;
     for (int i = 0; i < ROWS; i++) tested |= !strcmp(rows[i].optimizer, o->name);
+    for (int i = 0; i < 2; i++) tested |= !strcmp(elsewhere[i], o->name);
     cr_expect(tested, "%s of optim.def has no row here", o->name);
   }
   for (int i = 0; i < ROWS; i++) {
@@ -231,7 +273,7 @@ Test(update, makes_what_it_needs_and_no_more) {
       if (n->op != IR_param || ir_int(n, "trainable")) continue;
       const char *name = strrchr(ir_str(n, "name"), '.') + 1;
       cr_expect(strstr(rows[i].states, name), "%s(%s) has the state %s", rows[i].optimizer, rows[i].hyper, name);
-      cr_expect_eq(n->dtype, TT_F32);
+      cr_expect_eq(n->dtype, strcmp(name, "mu_product") ? TT_F32 : TT_F64);
       states++;
     }
     for (const char *p = rows[i].states; *p; p += strcspn(p, " "), p += *p == ' ') wanted++;
@@ -239,7 +281,7 @@ Test(update, makes_what_it_needs_and_no_more) {
     cr_expect_eq((int)g->n_effects, 2 + 2 * wanted);
     cr_expect_eq(g->n_outputs, 1, "gradients are not outputs unless asked for");
     cr_expect(ir_find(g, "lr") && ir_at(g, ir_find(g, "lr"))->dtype == TT_F64);
-    cr_expect_eq(ir_find(g, "step") != 0, rows[i].f.kind == ADAM_ || rows[i].f.dampening != 0 || rows[i].f.lr_decay != 0, "a step that nobody reads is not an input");
+    cr_expect_eq(ir_find(g, "step") != 0, rows[i].f.kind == ADAM_ || rows[i].f.kind >= ADAMAX_ || rows[i].f.dampening != 0 || rows[i].f.lr_decay != 0, "a step that nobody reads is not an input");
     ir_graph_free(g), ir_graph_free(f);
   }
 }
@@ -271,6 +313,51 @@ Test(update, mistakes) {
   pass_options options = {.train = true, .optimizer = "sgd"};
   cr_expect_eq(pass_run(f, &g, NULL, "update", &options, NULL, NULL, &err), TT_INVALID);
   cr_expect(strstr(err.message, "lr is taken by an input of type f32[]"), "%s", err.message);
+  ir_graph_free(f);
+}
+
+/* LAMB's norms are of a parameter as a whole: over 100 steps, a vector and a scalar. */
+Test(update, lamb) {
+  enum { LONG = 100 };
+  for (int decayed = 0; decayed < 2; decayed++) {
+    double decay = decayed ? 0.01 : 0;
+    pass_options options = {.train = true, .gradients = true, .optimizer = "lamb", .hyper = decayed ? NULL : "weight_decay=0"};
+    ir_graph *f = function(TT_F64), *g = trained(f, &options);
+    machine m = start(g);
+    double p[N + 1], mean[N + 1] = {0}, square[N + 1] = {0}, ga[N + 1];
+    for (int i = 0; i < N; i++) set(&m, "a.w", i, p[i] = i == 0 ? 0 : 0.3 * i - 0.7);
+    set(&m, "b.w", 0, p[N] = 0);                                /* norm 0: it is trusted fully */
+    for (int t = 1; t <= LONG; t++) {
+      double lr = 0.05;
+      set(&m, "lr", 0, lr), set(&m, "step", 0, t - 1);
+      for (int i = 0; i < N; i++) set(&m, "x", i, sin(3.0 * t + i));
+      step(&m, ga, &ga[N]);
+      for (int part = 0; part < 2; part++) {
+        int from = part ? N : 0, to = part ? N + 1 : N;
+        double r[N + 1], of_p = 0, of_r = 0;
+        for (int i = from; i < to; i++) {
+          mean[i] = 0.9 * mean[i] + 0.1 * ga[i], square[i] = 0.999 * square[i] + 0.001 * ga[i] * ga[i];
+          r[i] = mean[i] / (1 - pow(0.9, t)) / (sqrt(square[i] / (1 - pow(0.999, t))) + 1e-6) + decay * p[i];
+          of_p += p[i] * p[i], of_r += r[i] * r[i];
+        }
+        double trust = of_p > 0 && of_r > 0 ? sqrt(of_p) / sqrt(of_r) : 1;
+        for (int i = from; i < to; i++) p[i] -= lr * trust * r[i];
+      }
+      for (int i = 0; i <= N; i++) {
+        double got = i < N ? get(&m, "a.w", i) : get(&m, "b.w", 0);
+        cr_assert(fabs(got - p[i]) <= 1e-9 * (1 + fabs(p[i])), "step %d: element %d is %.15g, not %.15g", t, i, got, p[i]);
+      }
+    }
+    stop(&m), ir_graph_free(g), ir_graph_free(f);
+  }
+}
+
+Test(update, muon_wants_matrices) {
+  pass_options options = {.train = true, .optimizer = "muon"};
+  ir_graph *f = function(TT_F32), *g;
+  tt_error err = {0};
+  cr_expect_eq(pass_run(f, &g, NULL, "update", &options, NULL, NULL, &err), TT_INVALID);
+  cr_expect(strstr(err.message, "error: muon updates matrices, and a.w has 1 axes") && strstr(err.message, "\n  fix: "), "%s", err.message);
   ir_graph_free(f);
 }
 

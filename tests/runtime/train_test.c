@@ -274,6 +274,12 @@ Test(train, wrong_options_and_checkpoints, .timeout = 60) {
   good.max_steps = 2;
 #define FAILS(change, code, text) { tt_error err = {0}; o = good; change; cr_assert_eq(tt_fit(&o, NULL, &err), code, "%s", err.message); cr_assert_not_null(strstr(err.message, text), "%s", err.message); }
   FAILS(o.schedule.name = "linear", TT_INVALID, "schedule linear is not known")
+  FAILS(o.schedule.name = "multistep", TT_INVALID, "wants milestones, the steps")
+  FAILS((o.schedule.name = "multistep", o.schedule.milestones[0] = 5, o.schedule.milestones[1] = 5), TT_INVALID, "milestones that grow")
+  FAILS(o.schedule.name = "cosine_restarts", TT_INVALID, "step_size of at least 1")
+  FAILS(o.schedule.name = "polynomial", TT_INVALID, "a power above 0")
+  FAILS((o.schedule.name = "onecycle", o.schedule.total = 11), TT_INVALID, "at least 7 steps")
+  FAILS(o.schedule.gamma = NAN, TT_INVALID, "a gamma that is")
   FAILS(o.schedule.total = 5, TT_INVALID, "greater than its warmup")
   FAILS(o.loader.batch = 4, TT_INVALID, "x wants f32[8,4], it is given f32[4,4]")
   FAILS(o.loader.flatten = false, TT_INVALID, "it is given f32[8,1,2,2]")
@@ -358,6 +364,24 @@ Test(schedule, formulas) {
   cr_assert_eq(tt_schedule_at(&s, 2), 2);
   cr_assert_eq(tt_schedule_at(&s, 3), 1);
   cr_assert_eq(tt_schedule_at(&s, 8), 0.5);
+  s = (tt_schedule){.name = "exponential", .lr = 2, .gamma = 0.5, .warmup = 1};
+  cr_assert_eq(tt_schedule_at(&s, 4), 0.25);
+  s = (tt_schedule){.name = "multistep", .lr = 2, .gamma = 0.5, .milestones = {3, 5}};
+  cr_assert(tt_schedule_at(&s, 2) == 2 && tt_schedule_at(&s, 3) == 1 && tt_schedule_at(&s, 4) == 1 && tt_schedule_at(&s, 5) == 0.5 && tt_schedule_at(&s, 99) == 0.5);
+  s = (tt_schedule){.name = "polynomial", .lr = 1, .power = 2, .total = 12, .warmup = 2, .floor = 0.5};
+  cr_assert_float_eq(tt_schedule_at(&s, 7), 0.5 + 0.5 * 0.25, 1e-15);
+  cr_assert_eq(tt_schedule_at(&s, 50), 0.5);
+  s = (tt_schedule){.name = "cosine_restarts", .lr = 1, .step_size = 4, .restart_factor = 2};        /* periods 4, 8, 16 */
+  cr_assert(tt_schedule_at(&s, 4) == 1 && tt_schedule_at(&s, 12) == 1);
+  cr_assert_float_eq(tt_schedule_at(&s, 8), 0.5, 1e-15);
+  cr_assert_float_eq(tt_schedule_at(&s, 20), 0.5, 1e-15);
+  s.restart_factor = 0;
+  cr_assert(tt_schedule_at(&s, 40000000) == 1);
+  s = (tt_schedule){.name = "onecycle", .lr = 1, .total = 100};
+  cr_assert_float_eq(tt_schedule_at(&s, 0), 0.04, 1e-15);
+  cr_assert_float_eq(tt_schedule_at(&s, 29), 1, 1e-15);
+  cr_assert_float_eq(tt_schedule_at(&s, 99), 4e-6, 1e-15);
+  cr_assert_float_eq(tt_schedule_at(&s, 500), 4e-6, 1e-15);
   s = (tt_schedule){.lr = 3};
   cr_assert_eq(tt_schedule_at(&s, 1000000), 3);
   cr_assert_eq(rt_schedule_check(&s, NULL), TT_OK);
