@@ -53,17 +53,6 @@ tt_val tt_index_select_at(tt_here here, tt_val x, int axis, tt_val index) {
   DONE(wide ? ir_gather(g, x.ref, wide, i) : 0);
 }
 
-tt_val tt_embedding_at(tt_here here, tt_val index, tt_val w) {
-  OPEN("embedding", here, index, w);
-  INTEGER(index);
-  if (tt_rank(w) != 2) WRONG("give a table [n, d]", "the table has rank %d", tt_rank(w));
-  tt_shape s = tt_shape_of(index);
-  if (s.rank == TT_MAX_RANK) WRONG("flatten the index first", "rank %d has no room", s.rank);
-  tt_val rows = tt_index_select_at(here, w, 0, tt_flatten_at(here, index, 0));
-  s.dim[s.rank++] = tt_dim(w, 1);
-  return tt_reshape_at(here, rows, s);
-}
-
 tt_val tt_one_hot_at(tt_here here, tt_val index, int64_t classes, tt_dtype dtype) {
   OPEN("one_hot", here, index);
   INTEGER(index);

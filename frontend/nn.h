@@ -22,6 +22,7 @@ TT_API tt_val tt_f_linear_at(tt_here, tt_val x, tt_val w, tt_val b);
 typedef struct {
   int64_t stride, padding, dilation, groups;           /* 0: stride 1, padding 0, dilation 1, groups 1 */
   int64_t strides[3], paddings[3], dilations[3];       /* one an axis, when any is not 0 */
+  int64_t output_padding, output_paddings[3];          /* of transposed convolutions: rows added at the end */
   int64_t kernels[3];                                  /* a layer's kernel that is not square */
   bool no_bias;                                        /* of a layer */
   tt_init weight, bias;                                /* of a layer; left out: PyTorch's, U(-b, b), b = 1/sqrt(in/groups * prod(k)) */
@@ -36,6 +37,14 @@ TT_API tt_val tt_conv_at(tt_here, tt_val x, const char *op, int n_spatial, const
 TT_API tt_val tt_f_conv_at(tt_here, tt_val x, tt_val w, tt_val b, tt_conv_options o);
 #define tt_f_conv(x, w, b, ...) tt_f_conv_at(TT_HERE, x, w, b, (tt_conv_options){__VA_ARGS__})
 
+/* Transposed convolution, the adjoint of convolution in its image (Zeiler et al. 2010). x [N,C,*D]; parameters name.weight
+ * [C, out/groups, *k], name.bias [out]; D becomes (D - 1) stride - 2 padding + dilation (k - 1) + 1 + output_padding. */
+TT_API tt_val tt_conv_transpose_at(tt_here, tt_val x, const char *op, int n_spatial, const char *name, int64_t out, int64_t kernel, tt_conv_options o);
+#define tt_conv_transpose1d(x, name, out, kernel, ...) tt_conv_transpose_at(TT_HERE, x, "conv_transpose1d", 1, name, out, kernel, (tt_conv_options){__VA_ARGS__})
+#define tt_conv_transpose2d(x, name, out, kernel, ...) tt_conv_transpose_at(TT_HERE, x, "conv_transpose2d", 2, name, out, kernel, (tt_conv_options){__VA_ARGS__})
+TT_API tt_val tt_f_conv_transpose_at(tt_here, tt_val x, tt_val w, tt_val b, tt_conv_options o);
+#define tt_f_conv_transpose(x, w, b, ...) tt_f_conv_transpose_at(TT_HERE, x, w, b, (tt_conv_options){__VA_ARGS__})
+
 typedef struct {
   int64_t stride, padding, dilation;                   /* 0: stride size, padding 0, dilation 1 (max_pool2d only) */
   bool ceil_mode;                                      /* the number of windows is rounded up */
@@ -48,6 +57,11 @@ TT_API tt_val tt_avg_pool2d_at(tt_here, tt_val x, int64_t size, tt_pool_options 
 #define tt_avg_pool2d(x, size, ...) tt_avg_pool2d_at(TT_HERE, x, size, (tt_pool_options){__VA_ARGS__})
 TT_API tt_val tt_adaptive_avg_pool2d_at(tt_here, tt_val x, int64_t height, int64_t width);       /* to [N,C,height,width] */
 #define tt_adaptive_avg_pool2d(x, height, width) tt_adaptive_avg_pool2d_at(TT_HERE, x, height, width)
+typedef enum { TT_NEAREST, TT_BILINEAR, TT_BICUBIC } tt_interpolate_mode;
+typedef struct { tt_interpolate_mode mode; bool align_corners; } tt_interpolate_options;
+/* x [N,C,H,W] -> [N,C,height,width], as torch.nn.functional.interpolate with that size. */
+TT_API tt_val tt_interpolate_at(tt_here, tt_val x, int64_t height, int64_t width, tt_interpolate_options o);
+#define tt_interpolate(x, height, width, ...) tt_interpolate_at(TT_HERE, x, height, width, (tt_interpolate_options){__VA_ARGS__})
 
 /* -- Normalization ----------------------------------------------------------------------------------------------------- */
 
@@ -74,19 +88,52 @@ TT_API tt_val tt_f_rms_norm_at(tt_here, tt_val x, tt_val w, int n_axes, double e
 #define tt_f_instance_norm(x, w, b, eps) tt_f_instance_norm_at(TT_HERE, x, w, b, eps)
 #define tt_f_rms_norm(x, w, n_axes, eps) tt_f_rms_norm_at(TT_HERE, x, w, n_axes, eps)
 
-/* -- Dropout and attention --------------------------------------------------------------------------------------------- */
+/* -- Dropout ---------------------------------------------------------------------------------------------------------- */
 
 /* Srivastava et al. 2014. In training each element is 0 with probability p, else x / (1 - p); x itself in evaluation. The mask follows
  * from the inputs seed and step, which are added to the trace, and from which dropout of the trace this is. */
 TT_API tt_val tt_dropout_at(tt_here, tt_val x, double p);
 #define tt_dropout(x, p) tt_dropout_at(TT_HERE, x, p)
-/* Vaswani et al. 2017, one head: softmax(q k' / sqrt(d)) v, q k v and the result through linear layers name.q, .k, .v, .out of d features.
- * x [T,in] or [B,T,in]; every row sees all T rows. */
+/* -- Embedding and attention ------------------------------------------------------------------------------------------- */
+
+/* index of any shape -> [*,d]: rows of the parameter name.weight [n,d], from N(0, 1). */
+TT_API tt_val tt_embedding_at(tt_here, tt_val index, const char *name, int64_t n, int64_t d);
+#define tt_embedding(index, name, n, d) tt_embedding_at(TT_HERE, index, name, n, d)
+typedef enum { TT_BAG_SUM, TT_BAG_MEAN, TT_BAG_MAX } tt_bag_mode;
+TT_API tt_val tt_f_embedding_at(tt_here, tt_val index, tt_val w);
+TT_API tt_val tt_f_embedding_bag_at(tt_here, tt_val index, tt_val w, tt_bag_mode mode);      /* index [B,L], w [n,d] -> [B,d] */
+#define tt_f_embedding(index, w) tt_f_embedding_at(TT_HERE, index, w)
+#define tt_f_embedding_bag(index, w, mode) tt_f_embedding_bag_at(TT_HERE, index, w, mode)
+
+typedef struct {
+  double scale;                    /* 0: 1/sqrt(d) */
+  bool causal;                     /* row t sees rows 0 .. t only */
+  tt_val mask;                     /* broadcasts to [*,T,S]; bool: true takes part; real: is added to the scores */
+  bool no_bias;                    /* of a layer */
+} tt_attention_options;
+/* softmax(q k' * scale) v, Vaswani et al. 2017; q [*,H,T,d], k [*,G,S,d], v [*,G,S,e] -> [*,H,T,e]. H may be a multiple of G: so many
+ * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see sees all alike. */
+TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
+#define tt_f_attention(q, k, v, ...) tt_f_attention_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
+/* x [B,T,E] attends to y [B,S,E] (x itself: self-attention). w_in [3E,E], b_in [3E]: of q, k, v; w_out [E,E], b_out [E]. The biases may be
+ * {0}; a mask broadcasts to [B,heads,T,S]. */
+TT_API tt_val tt_f_multi_head_attention_at(tt_here, tt_val x, tt_val y, tt_val w_in, tt_val b_in, tt_val w_out, tt_val b_out, int64_t heads, tt_attention_options o);
+#define tt_f_multi_head_attention(x, y, w_in, b_in, w_out, b_out, heads, ...) \
+  tt_f_multi_head_attention_at(TT_HERE, x, y, w_in, b_in, w_out, b_out, heads, (tt_attention_options){__VA_ARGS__})
+/* Its layer: parameters name.in_proj_weight, .in_proj_bias, name.out_proj.weight, .bias. */
+TT_API tt_val tt_multi_head_attention_at(tt_here, tt_val x, tt_val y, const char *name, int64_t heads, tt_attention_options o);
+#define tt_multi_head_attention(x, y, name, heads, ...) tt_multi_head_attention_at(TT_HERE, x, y, name, heads, (tt_attention_options){__VA_ARGS__})
+/* One head: q k v and the result through linear layers name.q, .k, .v, .out of d features. x [T,in] or [B,T,in]; every row sees all T. */
 TT_API tt_val tt_self_attention_at(tt_here, tt_val x, const char *name, int64_t d);
 #define tt_self_attention(x, name, d) tt_self_attention_at(TT_HERE, x, name, d)
-/* softmax(q k' * scale) v; q [*,T,d], k [*,S,d], v [*,S,e]; scale 0: 1/sqrt(d). */
-TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, double scale);
-#define tt_f_attention(q, k, v, scale) tt_f_attention_at(TT_HERE, q, k, v, scale)
+typedef struct {
+  double base;                     /* 0: 10000 */
+  bool interleaved;                /* pairs are (0, 1), (2, 3) ...; else (0, D/2), (1, D/2 + 1) ... */
+  tt_val positions;                /* integers [T]; left out: 0 .. T-1 */
+} tt_rotary_options;
+/* Su et al. 2021: x [B,T,H,D], pair i of position t turned by the angle t * base^(-2i/D). */
+TT_API tt_val tt_rotary_embedding_at(tt_here, tt_val x, tt_rotary_options o);
+#define tt_rotary_embedding(x, ...) tt_rotary_embedding_at(TT_HERE, x, (tt_rotary_options){__VA_ARGS__})
 
 /* -- Sequential: layers as data, named "0", "1", ... in the present scope, as torch.nn.Sequential names them ------------ */
 

@@ -255,7 +255,6 @@ TT_API tt_val tt_pixel_shuffle_at(tt_here, tt_val x, int64_t factor);      /* [N
 TT_API tt_val tt_gather_at(tt_here, tt_val x, int axis, tt_val index);     /* y[..p..] = x[..index[..p..]..], as torch.gather */
 TT_API tt_val tt_scatter_add_at(tt_here, tt_val x, int axis, tt_val index, tt_val src);  /* x plus src[..p..] at index[..p..] */
 TT_API tt_val tt_index_select_at(tt_here, tt_val x, int axis, tt_val index);   /* index [n]: those slices of x */
-TT_API tt_val tt_embedding_at(tt_here, tt_val index, tt_val w);            /* index of any shape, w [n,d] -> [*,d] */
 TT_API tt_val tt_one_hot_at(tt_here, tt_val index, int64_t classes, tt_dtype dtype);     /* [*] -> [*,classes] */
 TT_API tt_val tt_argsort_at(tt_here, tt_val x, int axis, bool descending); /* i64, stable */
 TT_API void tt_sort_at(tt_here, tt_val x, int axis, bool descending, tt_val *values, tt_val *indices);
@@ -263,7 +262,6 @@ TT_API void tt_topk_at(tt_here, tt_val x, int64_t k, int axis, bool largest, tt_
 #define tt_gather(x, axis, index) tt_gather_at(TT_HERE, x, axis, index)
 #define tt_scatter_add(x, axis, index, src) tt_scatter_add_at(TT_HERE, x, axis, index, src)
 #define tt_index_select(x, axis, index) tt_index_select_at(TT_HERE, x, axis, index)
-#define tt_embedding(index, w) tt_embedding_at(TT_HERE, index, w)
 #define tt_one_hot(index, classes, dtype) tt_one_hot_at(TT_HERE, index, classes, dtype)
 #define tt_argsort(x, axis, descending) tt_argsort_at(TT_HERE, x, axis, descending)
 #define tt_sort(x, axis, descending, values, indices) tt_sort_at(TT_HERE, x, axis, descending, values, indices)

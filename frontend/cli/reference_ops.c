@@ -42,6 +42,16 @@ CASE(do_where) { GIVES(tt_where(IN("c"), IN("a"), IN("b"))); }
 static tt_conv_options conv_options(reference_case *c) {
   return (tt_conv_options){.stride = INT("stride", 1), .padding = INT("padding", 0), .dilation = INT("dilation", 1), .groups = INT("groups", 1)};
 }
+CASE(do_conv_transpose2d) {
+  tt_conv_options o = conv_options(c);
+  o.output_padding = INT("output_padding", 0);
+  GIVES(tt_f_conv_transpose_at(TT_HERE, X, IN("w"), IN("b"), o));
+}
+CASE(do_interpolate) {
+  tt_ints size = LIST("size");
+  const char *mode = reference_text(c, "mode");
+  GIVES(tt_interpolate(X, size.v[0], size.v[size.n - 1], .mode = strcmp(mode, "nearest") == 0 ? TT_NEAREST : strcmp(mode, "bilinear") == 0 ? TT_BILINEAR : TT_BICUBIC, .align_corners = FLAG("align_corners")));
+}
 CASE(do_conv) { GIVES(tt_f_conv_at(TT_HERE, X, IN("w"), IN("b"), conv_options(c))); }
 static tt_pool_options pool_options(reference_case *c) {
   return (tt_pool_options){.stride = INT("stride", 0), .padding = INT("padding", 0), .dilation = INT("dilation", 1), .ceil_mode = FLAG("ceil_mode"),
@@ -69,11 +79,16 @@ CASE(do_group_norm) { GIVES(tt_f_group_norm(X, IN("w"), IN("b"), INT("num_groups
 CASE(do_instance_norm) { GIVES(tt_f_instance_norm(X, IN("w"), IN("b"), NUMBER("eps", 1e-5))); }
 CASE(do_rms_norm) { GIVES(tt_f_rms_norm(X, IN("w"), 1, NUMBER("eps", 1e-5))); }
 CASE(do_vector_norm) { GIVES(tt_vector_norm(X, NUMBER("ord", 2), LIST("axis"), false)); }
-CASE(do_scaled_dot_product_attention) {
-  if (FLAG("is_causal") || FLAG("grouped") || IN("mask").trace) return 0;          /* no masks in the language yet */
-  GIVES(tt_f_attention(IN("q"), IN("k"), IN("v"), NUMBER("scale", 0)));
+CASE(do_scaled_dot_product_attention) { GIVES(tt_f_attention(IN("q"), IN("k"), IN("v"), .scale = NUMBER("scale", 0), .causal = FLAG("is_causal"), .mask = IN("mask"))); }
+CASE(do_multi_head_attention) {
+  GIVES(tt_f_multi_head_attention(IN("q"), IN("kv"), IN("w_in"), IN("b_in"), IN("w_out"), IN("b_out"), INT("num_heads", 1), .causal = FLAG("is_causal")));
 }
-CASE(do_embedding) { GIVES(tt_embedding(IN("i"), IN("w"))); }
+CASE(do_rotary_embedding) { GIVES(tt_rotary_embedding(X, .base = NUMBER("base", 0), .interleaved = strcmp(reference_text(c, "convention"), "halves") != 0)); }
+CASE(do_embedding) { GIVES(tt_f_embedding(IN("i"), IN("w"))); }
+CASE(do_embedding_bag) {
+  const char *mode = reference_text(c, "mode");
+  GIVES(tt_f_embedding_bag(IN("i"), IN("w"), strcmp(mode, "sum") == 0 ? TT_BAG_SUM : strcmp(mode, "max") == 0 ? TT_BAG_MAX : TT_BAG_MEAN));
+}
 
 static tt_reduction reduction(reference_case *c) {
   const char *r = reference_text(c, "reduction");
@@ -142,7 +157,8 @@ static const struct { const char *name; reference_fn *run; } ops[] = {
   ROW(gelu) ROW(elu) ROW(leaky_relu) ROW(softplus) ROW(hardtanh) ROW(clamp) ROW(prelu) ROW(swiglu) ROW(where)
   {"conv1d", do_conv}, {"conv2d", do_conv}, {"conv3d", do_conv},
   ROW(max_pool2d) ROW(avg_pool2d) ROW(adaptive_avg_pool2d) ROW(pixel_shuffle) ROW(pad)
-  ROW(batch_norm) ROW(layer_norm) ROW(group_norm) ROW(instance_norm) ROW(rms_norm) ROW(vector_norm) ROW(scaled_dot_product_attention) ROW(embedding)
+  ROW(batch_norm) ROW(layer_norm) ROW(group_norm) ROW(instance_norm) ROW(rms_norm) ROW(vector_norm) ROW(scaled_dot_product_attention)
+  ROW(multi_head_attention) ROW(rotary_embedding) ROW(embedding) ROW(embedding_bag) ROW(conv_transpose2d) ROW(interpolate)
   ROW(cross_entropy) {"cross_entropy_probabilities", do_cross_entropy}, ROW(mse) ROW(l1) ROW(huber) ROW(smooth_l1) {"binary_cross_entropy", do_bce},
   {"binary_cross_entropy_with_logits", do_bce_logits}, ROW(kl_div) ROW(hinge_embedding) ROW(cosine_embedding) ROW(triplet_margin) ROW(multi_margin) ROW(gaussian_nll) ROW(poisson_nll)
   ROW(linear) ROW(einsum) ROW(var) ROW(std) ROW(argmax) ROW(argmin) ROW(topk) ROW(sort) ROW(gather) ROW(scatter_add) ROW(index_select) ROW(roll) ROW(flip) ROW(permute)

@@ -1,4 +1,4 @@
-/* linear.c: layers of matrix products: linear, single-head attention; and dropout. */
+/* linear.c: the linear layer; and dropout. */
 #include "../frontend.h"
 
 tt_val tt_f_linear_at(tt_here here, tt_val x, tt_val w, tt_val b) {
@@ -38,27 +38,6 @@ tt_val tt_linear_at(tt_here here, tt_val x, const char *name, int64_t out, tt_li
   tt_val w = tt_param(x, "weight", TT_SHAPE(out, in), o.weight), b = {0};
   if (!o.no_bias) b = tt_param(x, "bias", TT_SHAPE(out), o.bias);
   tt_val y = tt_f_linear(x, w, b);
-  tt_scope_pop(x);
-  return y;
-}
-
-tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, double scale) {
-  OPEN("attention", here, q, k, v);
-  if (tt_rank(q) < 2 || tt_rank(k) < 2 || tt_rank(v) < 2 || tt_dim(q, -1) != tt_dim(k, -1) || tt_dim(k, -2) != tt_dim(v, -2))
-    WRONG("give q [..., T, d], k [..., S, d], v [..., S, e]", "the shapes do not fit");
-  if (!tt_dtype_in(tt_dtype_of(q), TT_REAL)) WRONG("use tt_cast to make them f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(q)));
-  if (scale == 0) scale = 1 / sqrt((double)tt_dim(q, -1));
-  tt_val scores = tt_matmul(tt_mul(q, scale), tt_transpose(k, -2, -1));          /* [..., T, S] */
-  return tt_matmul(tt_softmax(scores, -1), v);
-}
-
-tt_val tt_self_attention_at(tt_here here, tt_val x, const char *name, int64_t d) {
-  OPEN("self_attention", here, x);
-  if (tt_rank(x) != 2 && tt_rank(x) != 3)
-    WRONG("give [T, in] or [B, T, in]; images need tt_flatten(x, 1) first", "%s takes rank 2 or 3, not %d", name, tt_rank(x));
-  tt_scope_push(x, name);
-  tt_val q = tt_linear(x, "q", d), k = tt_linear(x, "k", d), v = tt_linear(x, "v", d);
-  tt_val y = tt_linear(tt_f_attention(q, k, v, 0), "out", d);
   tt_scope_pop(x);
   return y;
 }

@@ -121,7 +121,7 @@ Test(ops, gather_of_a_smaller_index) {
 Test(ops, one_hot_and_embedding) {
   TRACE(3, 2);
   tt_val i = tt_constant(t, TT_I32, TT_SHAPE(2), ((int32_t[]){2, 0}));
-  tt_val both[] = {tt_flatten(tt_one_hot(i, 3, TT_F64), 0), tt_flatten(tt_embedding(i, x), 0)};
+  tt_val both[] = {tt_flatten(tt_one_hot(i, 3, TT_F64), 0), tt_flatten(tt_f_embedding(i, x), 0)};
   EXPECT(tt_concat(both, 2, 0), ((double[]){1, 2, 3, 4, 5, 6}), 0, 0, 1, 1, 0, 0, 5, 6, 1, 2);
 }
 

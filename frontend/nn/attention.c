@@ -1,0 +1,157 @@
+/* attention.c: rows of a table by index, and rows that attend to rows.
+ *
+ * Heads of q that share one of k and v stand below each other, as more rows of one product: [*,H,T,d] is [*,G,H/G*T,d], so that nothing
+ * is repeated. A mask that forbids puts the lowest number there whose exponential is 0, and not -inf, whose difference from itself is NaN. */
+#include "../frontend.h"
+
+tt_val tt_f_embedding_at(tt_here here, tt_val index, tt_val w) {
+  OPEN("embedding", here, index, w);
+  if (!tt_dtype_in(tt_dtype_of(index), TT_INT)) WRONG("give integers", "the index is of type %s", tt_dtype_name(tt_dtype_of(index)));
+  if (tt_rank(w) != 2) WRONG("give a table [n, d]", "the table has rank %d", tt_rank(w));
+  tt_shape s = tt_shape_of(index);
+  if (s.rank == TT_MAX_RANK) WRONG("flatten the index first", "rank %d has no room", s.rank);
+  tt_val rows = tt_index_select_at(here, w, 0, tt_flatten_at(here, index, 0));
+  s.dim[s.rank++] = tt_dim(w, 1);
+  return tt_reshape_at(here, rows, s);
+}
+
+tt_val tt_embedding_at(tt_here here, tt_val index, const char *name, int64_t n, int64_t d) {
+  OPEN("embedding", here, index);
+  if (n < 1 || d < 1) WRONG("give the rows and columns of the table", "%s is a table of %lld x %lld", name, (long long)n, (long long)d);
+  tt_scope_push(index, name);
+  tt_val y = tt_f_embedding(index, tt_param_typed(call.t, "weight", TT_F32, TT_SHAPE(n, d), tt_init_normal(0, 1), TT_TRAINED));
+  tt_scope_pop(index);
+  return y;
+}
+
+tt_val tt_f_embedding_bag_at(tt_here here, tt_val index, tt_val w, tt_bag_mode mode) {
+  OPEN("embedding_bag", here, index, w);
+  if (tt_rank(index) != 2) WRONG("give [bags, indices of each]", "the index has rank %d", tt_rank(index));
+  if (mode < TT_BAG_SUM || mode > TT_BAG_MAX) WRONG("use TT_BAG_SUM, TT_BAG_MEAN or TT_BAG_MAX", "there is no mode %d", (int)mode);
+  tt_val rows = tt_f_embedding(index, w);
+  return mode == TT_BAG_SUM ? tt_sum(rows, TT_AXES(1), false) : mode == TT_BAG_MEAN ? tt_mean(rows, TT_AXES(1), false) : tt_amax(rows, TT_AXES(1), false);
+}
+
+static tt_val masked(tt_val scores, tt_val allowed) { return tt_where(allowed, scores, tt_dtype_of(scores) == TT_F16 ? -6e4 : -1e30); }
+
+tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, tt_attention_options o) {
+  OPEN("attention", here, q, k, v);
+  int rank = tt_rank(q);
+  tt_shape s = tt_shape_of(q), ks = tt_shape_of(k), vs = tt_shape_of(v);
+  if (rank < 2 || ks.rank != rank || vs.rank != rank || tt_dim(q, -1) != tt_dim(k, -1) || tt_dim(k, -2) != tt_dim(v, -2))
+    WRONG("give q [..., T, d], k [..., S, d], v [..., S, e]", "the shapes do not fit");
+  if (!tt_dtype_in(tt_dtype_of(q), TT_REAL)) WRONG("use tt_cast to make them f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(q)));
+  int64_t rows = tt_dim(q, -2), columns = tt_dim(k, -2), shared = 1;
+  for (int i = 0; i < rank - 2; i++) {
+    bool heads = i == rank - 3;
+    if (ks.dim[i] != vs.dim[i] || (ks.dim[i] != s.dim[i] && !(heads && ks.dim[i] > 0 && s.dim[i] % ks.dim[i] == 0)))
+      WRONG(heads ? "the heads of q are a multiple of those of k and v" : "leading axes must be equal", "axis %d is %lld, %lld and %lld", i, (long long)s.dim[i], (long long)ks.dim[i], (long long)vs.dim[i]);
+    if (heads && ks.dim[i] > 0) shared = s.dim[i] / ks.dim[i];
+  }
+  if (o.scale == 0) o.scale = 1 / sqrt((double)tt_dim(q, -1));
+  tt_shape all = s, stacked = s;
+  all.dim[rank - 1] = columns;                                       /* [*,H,T,S] */
+  if (shared > 1) stacked.dim[rank - 3] /= shared, stacked.dim[rank - 2] *= shared, q = tt_reshape(q, stacked);
+  stacked.dim[rank - 1] = columns;                                   /* [*,G,H/G*T,S] */
+  tt_val scores = tt_matmul(tt_mul(q, o.scale), tt_transpose(k, -2, -1));
+  if (o.causal || trace_is(o.mask)) {
+    scores = tt_reshape(scores, all);
+    if (o.causal) {
+      tt_shape square = TT_SHAPE(rows, columns);
+      tt_val t = {call.t, ir_iota(g, TT_I64, square, 0)}, u = {call.t, ir_iota(g, TT_I64, square, 1)};
+      scores = masked(scores, tt_ge(t, u));
+    }
+    if (trace_is(o.mask)) scores = tt_dtype_of(o.mask) == TT_BOOL ? masked(scores, o.mask) : tt_add(scores, o.mask);
+    if (tt_ok(scores) && tt_rank(scores) != rank) WRONG("make it broadcast to [..., T, S]", "the mask has more axes than the scores");
+    scores = tt_reshape(scores, stacked);
+  }
+  all.dim[rank - 1] = tt_dim(v, -1);
+  return tt_reshape(tt_matmul(tt_softmax(scores, -1), v), all);
+}
+
+/* [B,T,heads*d] -> [B,heads,T,d] */
+static tt_val to_heads(tt_val x, int64_t heads) {
+  return tt_permute(tt_reshape(x, TT_SHAPE(tt_dim(x, 0), tt_dim(x, 1), heads, tt_dim(x, 2) / heads)), TT_AXES(0, 2, 1, 3));
+}
+
+tt_val tt_f_multi_head_attention_at(tt_here here, tt_val x, tt_val y, tt_val w_in, tt_val b_in, tt_val w_out, tt_val b_out, int64_t heads, tt_attention_options o) {
+  OPEN("multi_head_attention", here, x, y, w_in, w_out);
+  if (tt_rank(x) != 3 || tt_rank(y) != 3 || tt_dim(x, 0) != tt_dim(y, 0) || tt_dim(x, 2) != tt_dim(y, 2)) WRONG("give x [B, T, E] and y [B, S, E]", "the shapes do not fit");
+  int64_t e = tt_dim(x, 2);
+  if (heads < 1 || e % heads) WRONG("the features are split among the heads", "%lld heads do not divide %lld features", (long long)heads, (long long)e);
+  if (tt_rank(w_in) != 2 || tt_dim(w_in, 0) != 3 * e || tt_dim(w_in, 1) != e) WRONG("it holds the weights of q, k and v, one below the other", "w_in must be [%lld,%lld]", (long long)(3 * e), (long long)e);
+  tt_val part[3], none = {0};
+  if (x.ref == y.ref) {
+    tt_split(tt_f_linear(x, w_in, b_in), 3, 2, part);
+  } else {
+    for (int i = 0; i < 3; i++)
+      part[i] = tt_f_linear(i ? y : x, tt_slice(w_in, 0, i * e, (i + 1) * e, 1), trace_is(b_in) ? tt_slice(b_in, 0, i * e, (i + 1) * e, 1) : none);
+  }
+  for (int i = 0; i < 3; i++) part[i] = to_heads(part[i], heads);
+  tt_val seen = tt_permute(tt_f_attention_at(here, part[0], part[1], part[2], o), TT_AXES(0, 2, 1, 3));
+  return tt_f_linear(tt_reshape(seen, tt_shape_of(x)), w_out, b_out);
+}
+
+tt_val tt_multi_head_attention_at(tt_here here, tt_val x, tt_val y, const char *name, int64_t heads, tt_attention_options o) {
+  OPEN("multi_head_attention", here, x, y);
+  if (tt_rank(x) != 3) WRONG("give [B, T, E]", "%s takes rank 3, not %d", name, tt_rank(x));
+  int64_t e = tt_dim(x, 2);
+  double bound = 1 / sqrt((double)e);
+  tt_scope_push(x, name);
+  tt_val w = tt_param(x, "in_proj_weight", TT_SHAPE(3 * e, e), tt_init_xavier_uniform(1)), b = {0}, c = {0};
+  if (!o.no_bias) b = tt_param(x, "in_proj_bias", TT_SHAPE(3 * e), tt_init_zeros());
+  tt_scope_push(x, "out_proj");
+  tt_val out = tt_param(x, "weight", TT_SHAPE(e, e), tt_init_uniform(-bound, bound));
+  if (!o.no_bias) c = tt_param(x, "bias", TT_SHAPE(e), tt_init_zeros());
+  tt_scope_pop(x);
+  tt_val z = tt_f_multi_head_attention_at(here, x, y, w, b, out, c, heads, o);
+  tt_scope_pop(x);
+  return z;
+}
+
+tt_val tt_self_attention_at(tt_here here, tt_val x, const char *name, int64_t d) {
+  OPEN("self_attention", here, x);
+  if (tt_rank(x) != 2 && tt_rank(x) != 3)
+    WRONG("give [T, in] or [B, T, in]; images need tt_flatten(x, 1) first", "%s takes rank 2 or 3, not %d", name, tt_rank(x));
+  tt_scope_push(x, name);
+  tt_val q = tt_linear(x, "q", d), k = tt_linear(x, "k", d), v = tt_linear(x, "v", d);
+  tt_val y = tt_linear(tt_f_attention(q, k, v), "out", d);
+  tt_scope_pop(x);
+  return y;
+}
+
+/* cos or sin of the angles, [T,1,D/2]: of known positions a table, of others computed, both in f64. */
+static tt_val angles(tt_call *c, tt_val x, const tt_rotary_options *o, bool sine) {
+  int64_t rows = tt_dim(x, 1), half = tt_dim(x, 3) / 2;
+  bool given = trace_is(o->positions);
+  double *table = malloc((size_t)((given ? 1 : rows) * half) * sizeof *table);
+  if (!table) return trace_wrong(c, "use fewer positions", "no memory for %lld x %lld angles", (long long)rows, (long long)half);
+  for (int64_t t = 0; t < (given ? 1 : rows); t++)
+    for (int64_t i = 0; i < half; i++) {
+      double turn = pow(o->base, -2.0 * (double)i / (double)(2 * half)), angle = (double)t * turn;
+      table[t * half + i] = given ? turn : sine ? sin(angle) : cos(angle);
+    }
+  tt_val y = tt_constant(c->t, TT_F64, given ? TT_SHAPE(1, half) : TT_SHAPE(rows, half), table);
+  free(table);
+  if (given) {
+    y = tt_mul(tt_unsqueeze(tt_cast(o->positions, TT_F64), 1), y);
+    y = sine ? tt_sin(y) : tt_cos(y);
+  }
+  return tt_cast(tt_unsqueeze(y, 1), tt_dtype_of(x));
+}
+
+tt_val tt_rotary_embedding_at(tt_here here, tt_val x, tt_rotary_options o) {
+  OPEN("rotary_embedding", here, x);
+  if (tt_rank(x) != 4 || tt_dim(x, 3) % 2 || tt_dim(x, 3) < 2 || tt_dim(x, 1) < 1) WRONG("give [B, T, H, D] with an even D", "the shape does not fit");
+  if (!tt_dtype_in(tt_dtype_of(x), TT_REAL)) WRONG("use tt_cast to make it f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(x)));
+  if (trace_is(o.positions) && (tt_rank(o.positions) != 1 || tt_dim(o.positions, 0) != tt_dim(x, 1) || !tt_dtype_in(tt_dtype_of(o.positions), TT_INT)))
+    WRONG("give one integer a row of x", "the positions must be integers [%lld]", (long long)tt_dim(x, 1));
+  if (o.base == 0) o.base = 10000;
+  if (!(o.base > 0)) WRONG("10000 is usual", "the base is %g", o.base);
+  tt_val a, b, c = angles(&call, x, &o, false), s = angles(&call, x, &o, true);
+  tt_shape whole = tt_shape_of(x), pairs = TT_SHAPE(whole.dim[0], whole.dim[1], whole.dim[2], whole.dim[3] / 2, 2);
+  if (o.interleaved) x = tt_reshape(x, pairs), a = tt_select(x, 4, 0), b = tt_select(x, 4, 1);
+  else a = tt_slice(x, 3, 0, whole.dim[3] / 2, 1), b = tt_slice(x, 3, whole.dim[3] / 2, TT_END, 1);
+  tt_val turned[2] = {tt_sub(tt_mul(a, c), tt_mul(b, s)), tt_add(tt_mul(b, c), tt_mul(a, s))};
+  return o.interleaved ? tt_reshape(tt_stack(turned, 2, 4), whole) : tt_concat(turned, 2, 3);
+}
