@@ -37,6 +37,12 @@ TT_API tt_val tt_conv_at(tt_here, tt_val x, const char *op, int n_spatial, const
 TT_API tt_val tt_f_conv_at(tt_here, tt_val x, tt_val w, tt_val b, tt_conv_options o);
 #define tt_f_conv(x, w, b, ...) tt_f_conv_at(TT_HERE, x, w, b, (tt_conv_options){__VA_ARGS__})
 
+typedef enum { TT_NEAREST, TT_BILINEAR, TT_BICUBIC } tt_interpolate_mode;
+typedef struct { tt_interpolate_mode mode; bool align_corners; } tt_interpolate_options;
+/* x [N,C,H,W] -> [N,C,height,width], as torch.nn.functional.interpolate with that size. */
+TT_API tt_val tt_interpolate_at(tt_here, tt_val x, int64_t height, int64_t width, tt_interpolate_options o);
+#define tt_interpolate(x, height, width, ...) tt_interpolate_at(TT_HERE, x, height, width, (tt_interpolate_options){__VA_ARGS__})
+
 /* Transposed convolution, the adjoint of convolution in its image (Zeiler et al. 2010). x [N,C,*D]; parameters name.weight
  * [C, out/groups, *k], name.bias [out]; D becomes (D - 1) stride - 2 padding + dilation (k - 1) + 1 + output_padding. */
 TT_API tt_val tt_conv_transpose_at(tt_here, tt_val x, const char *op, int n_spatial, const char *name, int64_t out, int64_t kernel, tt_conv_options o);
@@ -57,11 +63,6 @@ TT_API tt_val tt_avg_pool2d_at(tt_here, tt_val x, int64_t size, tt_pool_options 
 #define tt_avg_pool2d(x, size, ...) tt_avg_pool2d_at(TT_HERE, x, size, (tt_pool_options){__VA_ARGS__})
 TT_API tt_val tt_adaptive_avg_pool2d_at(tt_here, tt_val x, int64_t height, int64_t width);       /* to [N,C,height,width] */
 #define tt_adaptive_avg_pool2d(x, height, width) tt_adaptive_avg_pool2d_at(TT_HERE, x, height, width)
-typedef enum { TT_NEAREST, TT_BILINEAR, TT_BICUBIC } tt_interpolate_mode;
-typedef struct { tt_interpolate_mode mode; bool align_corners; } tt_interpolate_options;
-/* x [N,C,H,W] -> [N,C,height,width], as torch.nn.functional.interpolate with that size. */
-TT_API tt_val tt_interpolate_at(tt_here, tt_val x, int64_t height, int64_t width, tt_interpolate_options o);
-#define tt_interpolate(x, height, width, ...) tt_interpolate_at(TT_HERE, x, height, width, (tt_interpolate_options){__VA_ARGS__})
 
 /* -- Normalization ----------------------------------------------------------------------------------------------------- */
 

@@ -267,6 +267,76 @@ Test(ops, self_attention_names_and_shape) {
   tt_trace_free(t);
 }
 
+/* Grouped heads are those of k and v repeated; what a causal mask forbids, a mask of -inf does too; a row that sees nothing sees all alike. */
+Test(ops, attention_masks_and_groups) {
+  enum { B = 2, H = 4, G = 2, S = 5, D = 3 };
+  TRACE(B, H, S, D);
+  double v[B * H * S * D], forbid[S * S];
+  for (int i = 0; i < B * H * S * D; i++) v[i] = sin(1.7 * i);
+  for (int i = 0; i < S * S; i++) forbid[i] = i % S > i / S ? -INFINITY : 0;
+  bool nothing[S * S] = {0};
+  tt_val k = tt_slice(x, 1, 0, G, 1), w = tt_slice(tt_square(x), 1, 0, G, 1), m = tt_constant(t, TT_F64, TT_SHAPE(S, S), forbid), none = tt_constant(t, TT_BOOL, TT_SHAPE(S, S), nothing);
+  tt_val a = tt_f_attention(x, k, w, .causal = true), b = tt_f_attention(x, tt_repeat_interleave(k, H / G, 1), tt_repeat_interleave(w, H / G, 1), .mask = m);
+  tt_val c = tt_sub(tt_f_attention(x, k, w, .mask = none), tt_repeat_interleave(tt_mean(w, TT_AXES(2), true), H / G, 1));
+  tt_val parts[] = {tt_amax(tt_abs(tt_sub(a, b)), TT_ALL, false), tt_amax(tt_abs(c), TT_ALL, false)};
+  expect(t, tt_stack(parts, 2, 0), v, (double[]){0, 0}, 2, 1e-12);
+}
+
+/* The products of a turned q and k depend on the distance of their rows alone, in both conventions, with positions given or not. */
+Test(ops, rotary_embedding_is_relative) {
+  TRACE(1, 1, 1, 6);
+  double v[6] = {0.3, -1, 2, 0.7, 1.1, -0.4};
+  int32_t at[2][2] = {{5, 3}, {4, 2}};
+  tt_val twice = tt_repeat(x, TT_INTS(1, 6, 1, 1)), parts[6];
+  for (int i = 0; i < 2; i++) {
+    tt_val r = tt_rotary_embedding(twice, .interleaved = i);
+    tt_val q = tt_rotary_embedding(tt_slice(twice, 1, 0, 2, 1), .interleaved = i, .positions = tt_constant(t, TT_I32, TT_SHAPE(2), at[0])),
+           k = tt_rotary_embedding(tt_slice(twice, 1, 0, 2, 1), .interleaved = i, .positions = tt_constant(t, TT_I32, TT_SHAPE(2), at[1]));
+    tt_val apart = tt_sum(tt_mul(tt_slice(r, 1, 1, TT_END, 1), tt_slice(r, 1, 0, -1, 1)), TT_AXES(0, 2, 3), false);
+    tt_val placed = tt_sum(tt_mul(q, k), TT_AXES(0, 2, 3), false);
+    parts[3 * i] = tt_sub(tt_amax(apart, TT_ALL, false), tt_amin(apart, TT_ALL, false));
+    parts[3 * i + 1] = tt_sub(tt_amax(placed, TT_ALL, false), tt_select(apart, 0, 0));
+    parts[3 * i + 2] = tt_sub(tt_sum(tt_square(r), TT_ALL, false), tt_mul(tt_sum(tt_square(x), TT_ALL, false), 6));
+  }
+  expect(t, tt_stack(parts, 6, 0), v, (double[]){0, 0, 0, 0, 0, 0}, 6, 1e-12);
+}
+
+Test(ops, interpolate_bicubic) {                    /* PyTorch's numbers for [0, 1, 4, 9] to 6 columns, and a cubic that goes through */
+  TRACE(1, 1, 1, 4);
+  tt_val y = tt_interpolate(x, 1, 4, .mode = TT_BICUBIC), z = tt_interpolate(x, 3, 2, .mode = TT_NEAREST), u = tt_interpolate(x, 1, 7, .mode = TT_BICUBIC, .align_corners = true);
+  tt_val parts[] = {tt_flatten(y, 0), tt_flatten(z, 0), tt_flatten(u, 0)};
+  EXPECT(tt_concat(parts, 3, 0), ((double[]){0, 1, 4, 9}), 0, 1, 4, 9, 0, 4, 0, 4, 0, 4, 0, 0.21875, 1, 2.125, 4, 6.78125, 9);
+}
+
+/* One element: a kernel stamped at a stride, what the padding cuts away, in one dimension; and the layer's parameters. */
+Test(ops, conv_transpose_stamps) {
+  TRACE(1, 1, 2);
+  tt_val w = tt_constant(t, TT_F64, TT_SHAPE(1, 1, 3), ((double[]){1, 10, 100})), none = {0};
+  tt_val parts[] = {tt_flatten(tt_f_conv_transpose(x, w, none, .stride = 2), 0), tt_flatten(tt_f_conv_transpose(x, w, none, .stride = 2, .padding = 1, .output_padding = 1), 0),
+                    tt_flatten(tt_f_conv_transpose(x, tt_slice(w, 2, 0, 1, 1), none, .stride = 4, .padding = 1), 0)};
+  EXPECT(tt_concat(parts, 3, 0), ((double[]){1, 2}), 1, 10, 102, 20, 200, 10, 102, 20, 200, 0, 0, 0);
+}
+
+Test(ops, layers_of_modern_networks_name_their_parameters) {
+  TRACE(2, 4, 6);
+  tt_val i = tt_input(t, "i", TT_I64, TT_SHAPE(2, 4)), y = tt_multi_head_attention(x, x, "attn", 3);
+  tt_val e = tt_cast(tt_embedding(i, "wte", 9, 6), TT_F64), z = tt_conv_transpose1d(x, "up", 8, 2, .stride = 2, .groups = 2);
+  tt_output(t, "y", tt_add(y, e)), tt_output(t, "z", z);
+  tt_error err = {0};
+  ir_graph *g;
+  cr_assert_eq(tt_trace_finish(t, &g, &err), TT_OK, "%s", err.message);
+  static const struct { const char *name; tt_shape shape; } wanted[] = {{"attn.in_proj_weight", {2, {18, 6}}}, {"attn.in_proj_bias", {1, {18}}}, {"attn.out_proj.weight", {2, {6, 6}}},
+    {"attn.out_proj.bias", {1, {6}}}, {"wte.weight", {2, {9, 6}}}, {"up.weight", {3, {4, 4, 2}}}, {"up.bias", {1, {8}}}};
+  for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++) {
+    ir_ref r = ir_find(g, wanted[k].name);
+    cr_assert(r, "there is no %s", wanted[k].name);
+    tt_shape s = ir_shape(g, r);
+    cr_expect(tt_shape_equal(&s, &wanted[k].shape), "%s has another shape", wanted[k].name);
+  }
+  ir_graph_free(g);
+  tt_trace_free(t);
+}
+
 /* -- Losses -------------------------------------------------------------------------------------------------------------- */
 
 static double log_p(const double *x, int c, int n) {

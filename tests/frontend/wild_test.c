@@ -23,7 +23,7 @@ static tt_ints ints(dice *d, int64_t low, int64_t high) {
   return v;
 }
 
-enum { N_OPS = 50, N_VALUES = 12, N_TRACES = 3000 };
+enum { N_OPS = 58, N_VALUES = 12, N_TRACES = 3000 };
 
 static tt_val op(dice *d, tt_val x, tt_val y, tt_val z) {
   tt_val v[3] = {x, y, z}, none = {0}, out[4] = {none, none, none, none};
@@ -76,6 +76,14 @@ static tt_val op(dice *d, tt_val x, tt_val y, tt_val z) {
   case 45: return tt_glu(x, axis(d));
   case 46: return tt_cast(x, (tt_dtype)roll(d, 0, TT_N_DTYPES - 1));
   case 47: return tt_prelu(x, y);
+  case 49: return tt_conv_transpose2d(x, "up", roll(d, 1, 4), roll(d, 0, 4), .stride = roll(d, 0, 3), .padding = roll(d, -1, 2), .output_padding = roll(d, -1, 2), .dilation = roll(d, 0, 2), .groups = roll(d, 0, 3));
+  case 50: return tt_f_conv_transpose(x, y, none, .padding = roll(d, 0, 2), .strides = {roll(d, 0, 2), 1, 1});
+  case 51: return tt_interpolate(x, roll(d, 0, 5), roll(d, 0, 5), .mode = (tt_interpolate_mode)roll(d, -1, 3), .align_corners = roll(d, 0, 1));
+  case 52: return tt_f_attention(x, y, z, .causal = roll(d, 0, 1), .mask = roll(d, 0, 1) ? none : y);
+  case 53: return tt_multi_head_attention(x, y, "mha", roll(d, 0, 3));
+  case 54: return tt_rotary_embedding(x, .interleaved = roll(d, 0, 1), .base = (double)roll(d, -1, 3));
+  case 55: return tt_f_embedding_bag(tt_cast(x, TT_I32), y, (tt_bag_mode)roll(d, -1, 3));
+  case 56: return tt_embedding(tt_cast(x, TT_I32), "emb", roll(d, 0, 4), roll(d, 0, 4));
   case 48: return tt_multi_margin(x, tt_argmax(x, axis(d), false), 1, TT_MEAN);
   default: return tt_cosine_embedding(x, y, tt_select(x, axis(d), 0), 0, TT_SUM);
   }
