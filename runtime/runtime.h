@@ -165,7 +165,7 @@ typedef struct {
 } tt_schedule;
 TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
 TT_API const char *tt_schedule_name(int i);          /* NULL behind the last */
-bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
+TT_API bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
 
 /* train.c: data -> step -> metrics -> checkpoint. step: inputs x, y, lr: f64[], step: i64[], seed: u64[] (those it has); output "loss" f32[] or f64[]
