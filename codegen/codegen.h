@@ -9,6 +9,8 @@
 #include "../runtime/runtime.h"
 #include "loops.h"
 
+#include <pthread.h>
+
 /* cpu.c: what to compile for, from cpuid or by name, with a table of levels. */
 typedef struct {
   const char *name;               /* LLVM's: "znver3", "x86-64-v3" */
@@ -77,14 +79,19 @@ typedef struct { rt_image image; double emit_ms, code_ms; } cg_compiled;      /*
 typedef bool cg_llvm_done(void *user, int i);
 typedef struct {
   int version;
+  void (*prepare)(void);          /* what the first compilation would do before it starts */
   /* Compiles n kernels on n_threads threads. */
   tt_status (*compile)(const cg_cpu *cpu, lp_kernel *const *kernels, int n, int n_threads, cg_compiled *out, cg_llvm_done *done, void *user, tt_error *err);
   /* "llvm" or "asm" text of one kernel; malloc'ed. */
   char *(*text)(const cg_cpu *cpu, const lp_kernel *kernel, bool assembly, tt_error *err);
 } cg_llvm_api;
-#define CG_LLVM_VERSION 2
+#define CG_LLVM_VERSION 3
 TT_API const cg_llvm_api *cg_llvm_module(void);       /* llvm/jit.c: the one symbol that the module exports */
 const cg_llvm_api *cg_llvm_open(tt_error *err);       /* module.c */
+/* Opens the module on a thread of its own, while passes run; what goes wrong is said by cg_llvm_open. end waits for it. */
+typedef struct { pthread_t thread; bool started; } cg_llvm_early;
+void cg_llvm_begin(cg_llvm_early *e);
+void cg_llvm_end(cg_llvm_early *e);
 
 /* blas.c: whether a kernel is a product that OpenBLAS does faster (its row is *row) and whether it is there too, the step that calls it, and the functions
  * of such a step's context once more, in another process (NULL: none is asked for); false: there is no OpenBLAS. */

@@ -61,3 +61,16 @@ const cg_llvm_api *cg_llvm_open(tt_error *err) {
   atomic_store(&opened, api);
   return api;
 }
+
+static void *early(void *unused) {
+  const cg_llvm_api *api = cg_llvm_open(NULL);
+  if (api) api->prepare();
+  return unused;
+}
+
+void cg_llvm_begin(cg_llvm_early *e) { e->started = !pthread_create(&e->thread, NULL, early, NULL); }
+
+void cg_llvm_end(cg_llvm_early *e) {
+  if (e->started) pthread_join(e->thread, NULL);
+  e->started = false;
+}

@@ -9,7 +9,8 @@ static const int64_t *find(const ir_node *n, const char *name, int *kind) {
   const int64_t *w = n->words;
   for (int i = 0; i < 8 && ir_ops[n->op].attrs[i].kind != IR_ATTR_END; i++) {
     *kind = ir_ops[n->op].attrs[i].kind;
-    if (!strcmp(ir_ops[n->op].attrs[i].name, name)) return w;
+    const char *own = ir_ops[n->op].attrs[i].name;           /* mostly one text for the linker */
+    if (own == name || !strcmp(own, name)) return w;
     w += *kind == IR_ATTR_INTS ? 1 + w[0] : 1;
   }
   assert(!"no such attribute");

@@ -22,7 +22,6 @@ struct ir_store {
   size_t left;
   table strings, rows, blobs, names;
   const char **texts; uint32_t n_texts, cap_texts;                /* what values of `strings` count, from 1 */
-  ir_ref *leaves; uint32_t n_leaves, cap_leaves;                  /* inputs and params */
 };
 
 /* ---- memory ---- */
@@ -157,7 +156,7 @@ void ir_graph_free(ir_graph *g) {
   for (uint32_t i = 0; i * IR_BLOCK < g->n_nodes; i++) free(g->blocks[i]);
   for (chunk *c = s->chunks, *next; c; c = next) next = c->next, free(c);
   free(g->blocks), free(g->origins), free(g->kernels), free(g->blobs), free(g->outputs), free(g->effects);
-  free(s->strings.cells), free(s->rows.cells), free(s->blobs.cells), free(s->names.cells), free(s->texts), free(s->leaves);
+  free(s->strings.cells), free(s->rows.cells), free(s->blobs.cells), free(s->names.cells), free(s->texts);
   free(s);
   free(g);
 }
@@ -229,9 +228,8 @@ const char *ir_label(const ir_graph *g, ir_ref r, char *text, size_t size) {
 ir_ref ir_find(const ir_graph *g, const char *name) {
   size_t n = strlen(name);
   const char *known = find_text(g->store, hash_bytes(1, name, n), name, n);       /* names are interned: equal ones are one pointer */
-  for (uint32_t i = 0; known && i < g->store->n_leaves; i++)
-    if (ir_str(ir_at(g, g->store->leaves[i]), "name") == known) return g->store->leaves[i];
-  return 0;
+  const cell *c = known ? look(&g->store->names, name_hash(known), NULL) : NULL;
+  return c && (ir_at(g, c->value)->op == IR_input || ir_at(g, c->value)->op == IR_param) ? c->value : 0;
 }
 
 void ir_output_add(ir_graph *g, const char *name, ir_ref value) {
@@ -302,8 +300,7 @@ static ir_ref append(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args,
   ir_ref *a = ir_alloc(g, n_args * sizeof *a);
   int64_t *w = ir_alloc(g, n_words * sizeof *w);
   bool leaf = op == IR_input || op == IR_param;
-  bool ok = a && w && (!leaf || grow(g, &g->store->leaves, g->store->n_leaves, &g->store->cap_leaves, sizeof(ir_ref)))
-         && (op != IR_assign || grow(g, &g->effects, g->n_effects, &g->cap_effects, sizeof(ir_ref)));
+  bool ok = a && w && (op != IR_assign || grow(g, &g->effects, g->n_effects, &g->cap_effects, sizeof(ir_ref)));
   if (!ok) {
     if (g->n_nodes % IR_BLOCK == 0) free(g->blocks[block]);
     return 0;
@@ -316,7 +313,6 @@ static ir_ref append(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args,
                  .origin = g->at_origin, .args = a, .words = w, .place = IR_UNPLACED};
   memcpy(n->dim, s->dim, (size_t)s->rank * sizeof *n->dim);
   if (leaf) {                                                     /* its name is its own, even when a computed row was called so */
-    g->store->leaves[g->store->n_leaves++] = r;
     n->name = ir_str(n, "name");
     cell *c = look(&g->store->names, name_hash(n->name), NULL);
     if (c) ir_at(g, c->value)->name = NULL, c->value = r;
