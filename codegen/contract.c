@@ -233,6 +233,7 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
     else if (c->dots) con_dot_products(c);
     else con_register_tiles(c);
   }
+  if (ok) lower_stream_stores(lx);
   if (ok) lp_unroll(k);
   ok = ok && lower_arguments(lx, rows, max_rows);
   if (lx) lower_end(lx);

@@ -68,6 +68,20 @@ uint8_t lower_streams(const lower_ctx *lx, ir_ref r) {
   return output ? LP_CHECK : LP_STREAM;       /* what the user binds may stand anywhere */
 }
 
+static void stream_stores(lp_stmt *s, int buffer, uint8_t stream) {
+  for (; s; s = s->next) {
+    if (s->kind == LS_STORE && s->buffer == buffer) s->stream = stream;
+    stream_stores(s->body, buffer, stream);
+  }
+}
+
+void lower_stream_stores(lower_ctx *lx) {
+  for (int i = 0; i < lower_n_results(lx); i++) {
+    uint8_t stream = lower_streams(lx, lower_result(lx, i));
+    if (stream) stream_stores(lx->k->body, lower_result_buffer(lx, i), stream);
+  }
+}
+
 /* In the pass with the most work behind the first: what the first pass loads, one row on. */
 void nest_prefetch(loop_nest *ln) {
   lp_kernel *k = ln->k;

@@ -14,7 +14,7 @@
  * results lie side by side, are done line by line together. */
 #include "contract.h"
 
-enum { MAX_RESULTS = 16, AT_BORDER = 20, STRAIGHT = 120 };
+enum { AT_BORDER = 20, STRAIGHT = 120 };
 /* AT_BORDER: half cycles that a loop of its own costs for a tap; STRAIGHT: most multiply-adds of a tile that are written out for all taps */
 
 typedef struct {
@@ -28,7 +28,6 @@ typedef struct {
   int64_t groups, extent, channels, images, outer[3], lines, block;      /* groups that are looped over; of the vector axis; summed in a group; lines of an image, of a task */
   int64_t lanes, vectors, tile, panels;      /* vectors: of the machine, that the lanes are */
   int weights, stage;           /* scratch */
-  uint8_t streams[MAX_RESULTS]; /* lp_stmt.stream of the results */
   bool ahead;                   /* what the next line reads is asked for early */
   bool slow;                    /* the epilogue is a loop over the tile's stored sums */
 } window;
@@ -351,15 +350,6 @@ static void lines(window *w, lp_cursor *at, tile_at t) {
   }
 }
 
-/* Stores of results of this kernel go past the caches where that pays. */
-static void stream(const window *w, lp_stmt *s) {
-  for (; s; s = s->next) {
-    for (int i = 0; s->kind == LS_STORE && i < lower_n_results(w->lx); i++)
-      if (s->buffer == lower_result_buffer(w->lx, i)) s->stream = w->streams[i];
-    stream(w, s->body);
-  }
-}
-
 /* ---- choosing ---- */
 
 /* Half cycles of a tile: two multiply-adds and two loads a cycle, and 4 cycles of latency. */
@@ -455,7 +445,6 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
     to_end(&body);
     t.first_weight += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
   }
-  for (int i = 0; i < lower_n_results(lx) && i < MAX_RESULTS; i++) w.streams[i] = lower_streams(lx, lower_result(lx, i));
-  stream(&w, k->body);
+  lower_stream_stores(lx);
   return true;
 }
