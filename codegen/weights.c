@@ -306,12 +306,33 @@ static void transform_block(weights *w, lp_cursor *at, lp_ref block) {
 
 /* ---- products ---- */
 
+/* What the next block reads, for the share of one of n register tiles, so that memory works while products are made: about that block's pixels, in order. */
+static void ask_for_next(weights *w, lp_cursor *at, lp_ref block, lp_ref number, int64_t n) {
+  lp_kernel *k = w->k;
+  int64_t pixels = w->steps * (w->winograd ? 16 : 1), each = divide_up(pixels, n), line = 64 / (int64_t)tt_dtype_size(w->t), image = w->H * w->W;
+  lp_cursor body = *at;
+  lp_ref q = loop(w, &body, "n", each, 0);
+  lp_ref pixel = within(w, lp_add(k, lp_mul(k, lp_add(k, block, lp_int(k, 1)), pixels), times(w, number, each, q)), w->N * image - 1);
+  lp_ref i = lp_div(k, pixel, image), y = lp_div(k, lp_mod(k, pixel, image), w->W), x = lp_mod(k, pixel, w->W);
+  for (int side = 0; side < 2; side++)
+    for (int64_t c = 0; c < (side ? w->panels * w->L : w->group); c += line) {
+      lp_ref o = within(w, lp_add(k, lp_mul(k, w->panel0, w->L), lp_int(k, c)), w->O - 1);
+      lp_ref e = side ? dy_at(w, o, i, y, x, 0) : x_at(w, lp_int(k, c), i, lp_mul(k, y, w->stride[0]), lp_mul(k, x, w->stride[1]));
+      if (k->exprs[e].kind != LX_LOAD) continue;
+      lp_stmt *s = lp_append(k, &body, LS_PREFETCH);
+      s->op = 2, s->buffer = (int)k->exprs[e].imm, s->index = k->exprs[e].a[0];
+    }
+  to_end(at);
+}
+
 /* n register tiles of `rows` channels, from channel `from` on, at a tap (r, s) or position r. */
-static void product_tiles(weights *w, lp_cursor *at, lp_ref panel, lp_ref position, int64_t from, int64_t n, int64_t rows) {
+static void product_tiles(weights *w, lp_cursor *at, lp_ref block, lp_ref panel, lp_ref position, int64_t from, int64_t n, int64_t rows, int64_t tiles) {
   if (n <= 0 || rows <= 0) return;
   lp_kernel *k = w->k;
   lp_cursor body = *at;
-  lp_ref c = times(w, loop(w, &body, "r", n, 0), rows, lp_int(k, from)), tap = position, at_tap = 0, pixel, step, v_from = lp_int(k, 0), d_from = v_from;
+  lp_ref tile = loop(w, &body, "r", n, 0), c = times(w, tile, rows, lp_int(k, from)), number = lp_add(k, lp_mul(k, panel, tiles), lp_add(k, tile, lp_int(k, from ? tiles - n : 0))), tap = position, at_tap = 0, pixel, step, v_from = lp_int(k, 0), d_from = v_from;
+  if (w->winograd) number = times(w, position, w->panels * tiles, number);
+  if (w->n_blocks > 1) ask_for_next(w, &body, block, number, (w->winograd ? POSITIONS : 1) * w->panels * tiles);
   if (!w->winograd) {
     lp_ref r = loop(w, &body, "y", w->R, 0), s = loop(w, &body, "x", w->S, 0);
     tap = times(w, r, w->S, s), at_tap = times(w, r, w->across, s);
@@ -348,12 +369,12 @@ static void product_tiles(weights *w, lp_cursor *at, lp_ref panel, lp_ref positi
   to_end(at);
 }
 
-static void products(weights *w, lp_cursor *at) {
+static void products(weights *w, lp_cursor *at, lp_ref block) {
   lp_cursor body = *at;
   lp_ref position = w->winograd ? loop(w, &body, "q", POSITIONS, 0) : 0, panel = loop(w, &body, "p", w->panels, 0);
   int64_t tiles = divide_up(w->group, w->rows), rows = divide_up(w->group, tiles), low = tiles * rows - w->group, high = tiles - low;      /* balanced: `low` have a row less */
-  product_tiles(w, &body, panel, position, 0, high, rows);
-  product_tiles(w, &body, panel, position, high * rows, low, rows - 1);
+  product_tiles(w, &body, block, panel, position, 0, high, rows, tiles);
+  product_tiles(w, &body, block, panel, position, high * rows, low, rows - 1, tiles);
   to_end(at);
 }
 
@@ -420,7 +441,7 @@ void con_weights_build(contraction *c) {
   lp_ref block = loop(&w, &inside, "b", w.n_blocks, 0);
   if (w.winograd) transform_block(&w, &inside, block);
   else copy_block(&w, &inside, block);
-  products(&w, &inside);
+  products(&w, &inside, block);
   to_end(&body);
   if (w.winograd) transform_results(&w, &body);
   each_panel(&w, &body, store_panel, NULL);
