@@ -107,13 +107,34 @@ static void transform_input(wino *w, lp_cursor *at) {
   }
 }
 
-/* n register tiles of `rows` rows, from row number `from` on: M of one panel at position q. */
-static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_t from, int64_t n, int64_t rows) {
+/* What the next block reads, for the share of one of n register tiles, so that memory works while products are made: about that block's pixels, in order. */
+static void ask_for_next(wino *w, lp_cursor *at, lp_ref number, int64_t n) {
+  lp_kernel *k = w->k;
+  int64_t pixels = w->T * w->m * w->m, each = (pixels + n - 1) / n, line = 64 / (int64_t)tt_dtype_size(w->t), all = w->total / (w->tiles_h * w->tiles_w) * w->H * w->W;
+  lp_cursor body = *at;
+  int var = lp_var_add(k, "n", each);
+  if (each > 1) lp_for(k, &body, var, 0, each, 0, &body);
+  lp_ref pixel = lp_add(k, lp_mul(k, lp_add(k, lp_var(k, 0), lp_int(k, 1)), pixels), lp_add(k, lp_mul(k, number, each), each > 1 ? lp_var(k, var) : lp_int(k, 0)));
+  pixel = lp_op(k, IR_min, TT_I64, pixel, lp_int(k, all - 1), 0);
+  lp_ref image = lp_div(k, pixel, w->H * w->W), y = lp_mod(k, lp_div(k, pixel, w->W), w->H), x = lp_mod(k, pixel, w->W);
+  for (int64_t c = 0; c < w->C; c += line) {
+    lp_ref e = lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){image, lp_int(k, 0), lp_int(k, c), y, x});
+    if (k->exprs[e].kind != LX_LOAD) continue;
+    lp_stmt *s = lp_append(k, &body, LS_PREFETCH);
+    s->op = 2, s->buffer = (int)k->exprs[e].imm, s->index = k->exprs[e].a[0];
+  }
+  while (*at->tail) at->tail = &(*at->tail)->next;
+}
+
+/* n register tiles of `rows` rows, from row number `from` on: M of one panel at position q. first_tile: the first's number among the `tiles` of a panel and position. */
+static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_t from, int64_t n, int64_t rows, int64_t first_tile, int64_t tiles) {
   if (n <= 0 || rows <= 0) return;
   lp_kernel *k = w->k;
   int tile = lp_var_add(k, "r", n), lane = lp_var_add(k, "l", w->L), channel = lp_var_add(k, "k", w->C), acc = lp_local_add(k, "acc", w->t, (int)rows), u = lp_local_add(k, "u", w->t, 1);
   lp_cursor body, inside;
   lp_for(k, at, tile, 0, n, 0, &body);
+  lp_ref number = lp_add(k, lp_mul(k, panel, w->a * w->a), q);
+  if (k->tasks > 1) ask_for_next(w, &body, lp_add(k, lp_mul(k, number, tiles), lp_add(k, lp_var(k, tile), lp_int(k, first_tile))), (w->O + w->L - 1) / w->L * w->a * w->a * tiles);
   lp_for(k, &body, lane, 0, w->L, (int)w->L, &body);
   lp_ref first = lp_add(k, lp_mul(k, lp_var(k, tile), rows), lp_int(k, from)), row = lp_add(k, lp_mul(k, q, w->T), first), l = lp_var(k, lane), c = lp_var(k, channel);
   lp_stmt *s = lp_append(k, &body, LS_LOCAL);
@@ -221,8 +242,8 @@ void con_winograd(lower_ctx *lx, ir_ref row) {
     lp_ref number = part ? lp_int(k, full) : lp_var(k, p);
     lp_for(k, &panel, q, 0, w.a * w.a, 0, &inside);
     int64_t tiles = (w.T + w.rows - 1) / w.rows, rows = (w.T + tiles - 1) / tiles, low = tiles * rows - w.T, high = tiles - low;     /* balanced: `low` have a row less */
-    product_tiles(&w, &inside, number, lp_var(k, q), 0, high, rows);
-    product_tiles(&w, &inside, number, lp_var(k, q), high * rows, low, rows - 1);
+    product_tiles(&w, &inside, number, lp_var(k, q), 0, high, rows, 0, tiles);
+    product_tiles(&w, &inside, number, lp_var(k, q), high * rows, low, rows - 1, high, tiles);
     transform_output(&w, &panel, number, part ? rest : w.L, looped);
   }
 }
