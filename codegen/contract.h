@@ -6,7 +6,7 @@
 
 #include "lower.h"
 
-enum { MAX_AXES = 16, A = 0, B = 1, C = 2, MAX_PHASES = 16 };
+enum { MAX_AXES = 16, A = 0, B = 1, C = 2, MAX_PHASES = 16, CON_SHORT = 8 /* steps of a loop that is unrolled */ };
 
 typedef struct {
   int64_t extent;
@@ -41,6 +41,7 @@ typedef struct {
   int64_t lanes, tile, n_rows_all, n_outer_all;
   bool pack, keep;                                          /* panels are copied to scratch; all of a group's, for all tasks of a call that share them */
   bool ahead;                                               /* few rows: what stands in memory is asked for ahead of its use */
+  bool along;                                               /* so few that it is read row by row: blocks of CON_SHORT steps, all panels of a group in each */
   bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
   bool once;                                                /* pack_first, and no other chunk reads the panel: the next one takes its place */
   bool next;                                                /* all tiles of a panel ask for a share of what the next one is packed from */

@@ -44,7 +44,6 @@ static int64_t stage_rows(const contraction *c) { return c->n_outer_all > 1 ? c-
 
 /* Loops over the summed axes, the outermost within the block, merged where both operands allow it. at gets their values; *flat counts steps
  * within the block. */
-enum { SHORT = 8 };
 static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref *flat) {
   lp_kernel *k = c->lx->k;
   *flat = lp_int(k, 0);
@@ -60,10 +59,10 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place
         if (!s || !v) break;
         extent *= q->extent;
       }
-    int64_t by = i > 0 && j == c->n_sum && extent > SHORT && extent % 4 == 0 ? 4 : 1;      /* a nested loop's end is mispredicted less when it is reached in fewer steps */
+    int64_t by = i > 0 && j == c->n_sum && extent > CON_SHORT && extent % 4 == 0 ? 4 : 1;      /* a nested loop's end is mispredicted less when it is reached in fewer steps */
     int var = lp_var_add(k, "k", extent / by), fine = lp_var_add(k, "j", by);
     lp_cursor inside;
-    lp_for(k, &at_cursor, var, 0, extent / by, 0, &inside)->unroll = i > 0 && j == c->n_sum && extent <= SHORT;
+    lp_for(k, &at_cursor, var, 0, extent / by, 0, &inside)->unroll = (i > 0 || c->along) && j == c->n_sum && extent <= CON_SHORT;
     at_cursor = inside;
     if (by > 1) {
       lp_for(k, &at_cursor, fine, 0, by, 0, &inside)->unroll = true;
@@ -158,7 +157,7 @@ static void prefetch_next(contraction *c, lp_cursor *at_cursor, const tile_place
     s->guard = place->packed;
     inside.tail = &s->body;
   }
-  lp_for(k, &inside, var, 0, lines, 0, &inside)->unroll = lines <= 2 * SHORT;
+  lp_for(k, &inside, var, 0, lines, 0, &inside)->unroll = lines <= 2 * CON_SHORT;
   lp_ref step = lp_add(k, lp_add(k, lp_mul(k, place->number, place->block_size / c->chunk), lp_mul(k, piece, lines)), lp_var(k, var));
   at[c->vec] = lp_add(k, lp_mul(k, lp_add(k, place->panel, lp_int(k, 1)), c->lanes), lp_add(k, lane, lp_int(k, line - 1)));      /* rows need not begin with a line */
   at[c->sum[0]] = lp_add(k, place->block_from, step);

@@ -177,6 +177,15 @@ bool con_choose(contraction *c) {
     c->block = outermost;
   }
   if (c->pack && outermost > most && !c->inside) c->n_blocks = (outermost + most - 1) / most;
+  /* Few rows times what stands in memory. The fewest read it along its own rows, some at a time, as the hardware expects it; partial sums stay in L1. */
+  int64_t parts = 1;
+  for (int i = 0; i < c->n_batch; i++) parts *= c->axes[c->batch[i]].extent;
+  c->ahead = unit && !c->pack && !c->inside && rows <= 3 * c->tile && parts * sum_all * v->extent * bytes > c->cpu->l2;
+  c->along = c->ahead && c->n_sum == 1 && c->n_outer_all == 1 && !shared && rows <= c->tile && outermost >= 4 * CON_SHORT;
+  if (c->along) {
+    c->ahead = false, c->n_blocks = outermost / CON_SHORT;
+    if (c->lanes > 4 * machine_lanes && !con_planned(c, "tile", 1, 2, 2, 256, &given)) c->lanes = 4 * machine_lanes, panels = (v->extent + c->lanes - 1) / c->lanes;
+  }
   if (con_planned(c, "blocks", 0, 1, 1, c->inside || outermost < 1 ? 1 : outermost, &given)) c->n_blocks = given;
   c->block = (outermost + c->n_blocks - 1) / c->n_blocks;
   if (c->n_blocks > 1 && c->block > 8) c->block = (c->block + 7) / 8 * 8;
@@ -192,8 +201,9 @@ bool con_choose(contraction *c) {
   /* So do those of an image's pixels, which would be read again from memory for every panel: as many as may be kept packed. */
   bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 1024;
   if (pixels) c->group = kept;
+  if (c->along) c->group = (parts > 1 || v->extent > 8192 ? 4096 : v->extent / 2) / c->lanes;
   if (c->group < 1) c->group = 1;
-  if (con_planned(c, "group", 0, 1, 1, plain || pixels ? 4096 : 1, &given)) c->group = given;
+  if (con_planned(c, "group", 0, 1, 1, plain || pixels || c->along ? 4096 : 1, &given)) c->group = given;
   if (c->group > panels) c->group = panels;
   if (c->inside) c->group = panels;
   c->n_groups = (panels + c->group - 1) / c->group;
@@ -205,7 +215,7 @@ bool con_choose(contraction *c) {
   int64_t enough = c->keep ? 48 : c->pack ? 256 : 64, work = 2 * sum_all * c->lanes * c->group, tiles = (c->n_rows_all + c->tile - 1) / c->tile;
   if (c->inside) enough = 2 * c->tile;
   int64_t most_rows = shared ? c->cpu->l2 / 8 / (v->extent * bytes) : rows;         /* the next panel reads the lines beside */
-  if (together) enough = rows;
+  if (together || c->along) enough = rows;
   while (enough * work < 1000000 && enough < rows && 2 * enough <= most_rows && !c->inside) enough *= 2;
   if (c->n_outer_all > 1) {
     c->chunk = (enough + c->n_rows_all - 1) / c->n_rows_all;
@@ -225,7 +235,6 @@ bool con_choose(contraction *c) {
     if (!c->chunk_rows) c->n_chunks = (tiles + c->chunk - 1) / c->chunk;
     else c->tile = (c->chunk_rows + c->chunk - 1) / c->chunk;
   }
-  c->ahead = unit && !c->pack && !c->inside && rows <= 3 * c->tile && sum_all * v->extent * bytes > c->cpu->l2;
   c->once = c->n_chunks == 1 && c->pack;
   c->pack_first = (c->keep || c->once) && !c->inside && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
   c->once = c->once && c->pack_first;

@@ -10,6 +10,8 @@
 enum { TASKS = 64, PACKED_TASKS = 16, MAX_CUT = 32 };      /* weights that are packed once leave tasks of few rows nothing to do but their own */
 static const int64_t LONG_SUM = 65536;             /* elements */
 static const double LEAST_WORK = 1e6;              /* multiplications and additions of a part */
+enum { FEW_ROWS = 4, MOST_STREAMS = 8 };
+static const double STREAM = 512 << 10;            /* bytes of a matrix that one part of the sum of so few rows reads */
 enum { PARTS = 16 };                               /* of a weight's gradient */
 static const double SUMS = 1e6;                    /* its results in all parts */
 
@@ -45,6 +47,11 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
     if ((double)parts * 8 * LEAST_WORK > work) parts = (int64_t)(work / 8 / LEAST_WORK);
     if ((double)parts * 4 * results > read) parts = (int64_t)(read / 4 / results);
     if (summed >= 4 * rows / n->dim[0]) return parts > 1 ? divisor(k, parts) : 1;
+  }
+  /* Few rows times a large matrix: a part reads some of its rows from end to end, which memory likes better than some columns of all. */
+  if (!packed && !conv && rows <= FEW_ROWS && b->rank == 2 && !ir_int(n, "tb")) {
+    double parts = (double)k * (double)lanes * (double)tt_dtype_size(n->dtype) / STREAM;
+    return parts < 2 ? 1 : divisor(k, parts < MOST_STREAMS ? (int64_t)parts : MOST_STREAMS);
   }
   if (tiles >= tasks) return 1;
   int64_t most = tasks / tiles < MAX_CUT ? tasks / tiles : MAX_CUT;

@@ -117,10 +117,12 @@ Test(contract, matmul_split_and_long) {
   matmul_case(TT_F32, 0, 9, 20, 4800, false, true, 1, true);
 }
 
-/* Packed panels: one chunk of rows and a cut sum, or several chunks; the panel that follows is asked for ahead, the last one too. */
+/* Large operands. Packed panels: one chunk of rows and a cut sum, or several chunks; the panel that follows is asked for ahead, the last one too. */
 Test(contract, matmul_packed) {
   matmul_case(TT_F32, 0, 33, 40, 1100, false, false, 1, false);
   matmul_case(TT_F32, 2, 47, 268, 64, false, false, 1, false);
+  matmul_case(TT_F32, 0, 2, 1060, 260, false, false, 1, true);           /* few rows: along those of b */
+  matmul_case(TT_F32, 0, 1, 1060, 260, false, false, 2, false);
   matmul_chunks(TT_F32, 0, 50, 260, 64, false, false, 1, true, 4);
 }
 
