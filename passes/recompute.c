@@ -431,8 +431,16 @@ typedef struct { int64_t bound; int at, n_at; } peak;      /* most bytes alive a
 static bool peak_of(work *w, const schedule *s, peak *x) {
   if (!simulate(w, s)) return false;
   if ((x->bound = place_bound(w->buffers, w->n_buffers, &x->at)) < 0) return w->no_memory = true, false;
+  int64_t *change = calloc((size_t)s->n_order + 1, sizeof *change), live = 0;        /* of live bytes, from each kernel to the next */
+  if (!change) return w->no_memory = true, false;
+  for (int i = 0; i < w->n_buffers; i++) {
+    if (w->buffers[i].last < 0 || w->buffers[i].first > w->buffers[i].last || w->buffers[i].first >= s->n_order) continue;
+    change[w->buffers[i].first > 0 ? w->buffers[i].first : 0] += w->buffers[i].bytes;
+    if (w->buffers[i].last + 1 < s->n_order) change[w->buffers[i].last + 1] -= w->buffers[i].bytes;
+  }
   x->n_at = 0;
-  for (int p = x->at; p < s->n_order; p++) x->n_at += live_at(w, p) == x->bound;
+  for (int p = 0; p < s->n_order; p++) live += change[p], x->n_at += p >= x->at && live == x->bound;
+  free(change);
   return true;
 }
 
