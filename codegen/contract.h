@@ -81,6 +81,7 @@ int64_t con_weights_tasks(contraction *c);
 void con_weights_build(contraction *c);
 
 /* window.c */
+void con_window_sums(lower_ctx *lx, ir_ref row, const contraction *c, const pass_window *see);   /* window_sums.c */
 bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phases);      /* false: it is none of these; nothing was made */
 
 /* contract_build.c */

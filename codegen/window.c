@@ -401,6 +401,10 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
   if (!pass_window_of(lx->g, row, &w.see)) return false;
   if (!w.see.pad || ir_at(lx->g, w.see.pad)->region != lx->region)          /* what it reads exists as it is */
     for (int i = 0; i < w.D; i++) w.see.lo[i] = 0, w.see.size[i] = x->dim[3 + i];
+  if (w.see.sums) {
+    con_window_sums(lx, row, phases, &w.see);
+    return true;
+  }
   w.groups = w.see.depthwise ? 1 : n->dim[1], w.extent = w.see.depthwise ? n->dim[1] : n->dim[2];
   int64_t weights = 0;
   for (int i = 0; i < w.D - 1; i++) {

@@ -27,6 +27,8 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   bool conv = n->op == IR_conv;
   bool narrow = n->dtype == TT_F16 || n->dtype == TT_BF16;            /* parts would be rounded */
   if (ir_int(n, "split") > 1 || n->rank == TT_MAX_RANK || narrow) return 1;
+  pass_window w;
+  if (pass_window_of(g, r, &w) && w.sums) return divisor(a->dim[2], MAX_CUT);      /* all weights at once, for some of the images */
   int64_t k = conv ? a->dim[2] : a->dim[a->rank - (ir_int(n, "ta") ? 2 : 1)], rows = 1, lanes, summed = k;
   if (conv) {
     rows = n->dim[0] * n->dim[1], lanes = n->dim[2];

@@ -213,6 +213,39 @@ Test(contract, windows) {
   }
 }
 
+/* Their weight gradients, in parts: x [N,H,W,G,C], dy [N,OH,OW,G,O]. */
+typedef struct { int64_t n, g, c, o, h, w, kh, kw, stride, dilation, lo, hi, split; } sums_case;
+
+static void run_sums(tt_dtype t, sums_case c) {
+  char what[192];
+  snprintf(what, sizeof what, "weight gradient n%lld g%lld c%lld o%lld %lldx%lld kernel %lldx%lld stride %lld dilation %lld lo %lld hi %lld split %lld", (long long)c.n, (long long)c.g, (long long)c.c, (long long)c.o, (long long)c.h,
+           (long long)c.w, (long long)c.kh, (long long)c.kw, (long long)c.stride, (long long)c.dilation, (long long)c.lo, (long long)c.hi, (long long)c.split);
+  ir_graph *g = ir_graph_new("f");
+  int64_t lo[5] = {0, c.lo, c.lo}, hi[5] = {0, c.hi, c.hi}, none[5] = {0};
+  int64_t oh = (c.h + c.lo + c.hi - (c.kh - 1) * c.dilation - 1) / c.stride + 1, ow = (c.w + c.lo + c.hi - (c.kw - 1) * c.dilation - 1) / c.stride + 1;
+  ir_ref x = ir_input(g, "x", t, SHAPE(c.n, c.h, c.w, c.g, c.c)), dy = ir_input(g, "dy", t, SHAPE(c.n, oh, ow, c.g, c.o));
+  uint32_t region = g->at_region = ir_kernel_add(g, "k");
+  ir_ref padded = c.lo || c.hi ? ir_pad(g, x, ir_scalar(g, t, 0), lo, hi, none) : x;
+  ir_ref conv = ir_conv(g, ir_permute(g, padded, (int[]){4, 3, 0, 1, 2}), ir_permute(g, dy, (int[]){3, 4, 0, 1, 2}), &(ir_conv_attrs){.stride = {c.dilation, c.dilation}, .dilation = {c.stride, c.stride}, .split = c.split});
+  ir_output_add(g, "dw", ir_permute(g, conv, c.split > 1 ? (int[]){0, 2, 3, 1, 4, 5} : (int[]){1, 2, 0, 3, 4}));
+  pass_window see;
+  cr_assert(g->error.status == TT_OK && pass_window_of(g, conv, &see) && see.sums && !see.pad == !(c.lo || c.hi), "%s: %s", what, g->error.message);
+  check_kernel(g, x, dy, region, what);
+}
+
+Test(contract, window_sums) {
+  static const sums_case cases[] = {
+    {4, 24, 1, 1, 9, 9, 3, 3, 1, 1, 1, 1, 1},  {4, 17, 1, 1, 13, 14, 3, 3, 2, 1, 1, 1, 2}, {4, 40, 1, 1, 8, 11, 5, 5, 1, 1, 2, 2, 4}, {6, 10, 1, 1, 9, 12, 3, 3, 1, 2, 2, 2, 3}, {4, 8, 1, 1, 10, 9, 2, 3, 1, 1, 0, 1, 1},
+    {4, 1, 3, 32, 8, 8, 3, 3, 1, 1, 1, 1, 2},  {4, 1, 3, 21, 17, 19, 7, 7, 2, 1, 3, 3, 1}, {4, 1, 1, 5, 8, 8, 3, 3, 1, 1, 1, 1, 1},   {5, 4, 8, 12, 7, 9, 3, 3, 1, 1, 1, 1, 5},   {4, 3, 5, 20, 13, 12, 3, 3, 2, 1, 1, 0, 1},
+    {4, 1, 3, 8, 12, 12, 2, 2, 2, 1, 0, 0, 1}, {4, 12, 1, 1, 7, 7, 1, 1, 1, 1, 0, 0, 2},   {4, 5, 1, 1, 6, 6, 3, 3, 1, 1, 1, 1, 1},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    run_sums(TT_F32, cases[i]);
+    run_sums(TT_I32, cases[i]);
+    if (cases[i].split == 1) run_sums(TT_F16, cases[i]);
+  }
+}
+
 /* Input gradients of strided convolutions: results fall into phases that see other taps, some of them none. */
 Test(contract, conv_of_dilated) {
   static const conv_case cases[] = {
