@@ -7,10 +7,9 @@
  *       epilogue, store
  *
  * Seen as the convolution that it is: `outputs` of a spatial axis are the kernel's, its `taps` are the pixels of dy, n->dim[0] the input channels of
- * a group and the summed channels the images. Pixels at the two ends of a line, where some weights see the border, are written out; others are a loop. */
+ * a group and the summed channels the images. Pixels at the two ends of a line, where some weights see the border, are written out; others are a loop, for a depthwise convolution four at
+ * a time, as neighbours share what they load. */
 #include "contract.h"
-
-enum { AT_ONCE = 2 };           /* pixels of a step of that loop: neighbours share what they load */
 
 typedef struct {
   lower_ctx *lx;
@@ -93,19 +92,42 @@ static void add_line(window_sums *w, lp_cursor *at, const place *p, lp_ref line,
   if (low > high) low = high;
   for (int64_t i = 0; i < low; i++) add_pixel(w, at, p, line, lp_int(k, i), acc, first, end, seen);
   lp_cursor body = *at;
-  int64_t steps = (high - low) / AT_ONCE;
+  int64_t at_once = w->see.depthwise ? 4 : 1, steps = (high - low) / at_once;
   if (steps) {
     lp_ref step = open(w, &body, "x", steps);
-    for (int64_t i = 0; i < AT_ONCE; i++) add_pixel(w, &body, p, line, lp_add(k, lp_mul(k, step, AT_ONCE), lp_int(k, low + i)), acc, first, end, seen);
+    for (int64_t i = 0; i < at_once; i++) add_pixel(w, &body, p, line, lp_add(k, lp_mul(k, step, at_once), lp_int(k, low + i)), acc, first, end, seen);
     to_end(at);
   }
-  for (int64_t i = low + steps * AT_ONCE; i < w->w.taps; i++) add_pixel(w, at, p, line, lp_int(k, i), acc, first, end, seen);
+  for (int64_t i = low + steps * at_once; i < w->w.taps; i++) add_pixel(w, at, p, line, lp_int(k, i), acc, first, end, seen);
 }
 
 static lp_ref sees_line(window_sums *w, lp_ref e, lp_ref *inside) {
   lp_kernel *k = w->k;
   *inside = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[0] - 1), 0), lp_int(k, 0), 0);      /* itself, with its range known */
   return lp_op(k, IR_and, TT_BOOL, lp_op(k, IR_ge, TT_BOOL, e, lp_int(k, 0), 0), lp_op(k, IR_lt, TT_BOOL, e, lp_int(k, w->see.size[0]), 0), 0);
+}
+
+/* A depthwise line of the next block, asked for a block early: every panel takes an equal part, in the order in which it lies. x: an element of the line at
+ * pixel 0, next: the same at pixel 1. */
+static void ask_for(window_sums *w, lp_cursor *at, const place *p, lp_ref x, lp_ref next, int64_t pixels) {
+  lp_kernel *k = w->k;
+  int64_t apart, line = 64 / (int64_t)tt_dtype_size((tt_dtype)k->exprs[x].dtype);
+  if (k->exprs[x].kind != LX_LOAD || k->exprs[next].kind != LX_LOAD || !lp_is_int(k, lp_op(k, IR_sub, TT_I64, k->exprs[next].a[0], k->exprs[x].a[0], 0), &apart) || apart != w->extent) return;
+  lp_cursor body = *at;
+  lp_ref j = open(w, &body, "j", (pixels * w->lanes + line - 1) / line);
+  lp_stmt *s = lp_append(k, &body, LS_PREFETCH);
+  s->buffer = (int)k->exprs[x].imm, s->index = lp_add(k, k->exprs[x].a[0], lp_add(k, lp_mul(k, p->panel, w->lanes * (pixels - 1)), lp_mul(k, j, line)));
+  to_end(at);
+}
+
+static void ask_ahead(window_sums *w, lp_cursor *at, const place *p, lp_ref line) {
+  lp_kernel *k = w->k;
+  lp_ref then = lp_add(k, line, lp_int(k, w->lines)), zero = lp_int(k, 0), one = lp_int(k, 1);
+  ask_for(w, at, p, gradient_of(w, p, then, zero), gradient_of(w, p, then, one), w->w.taps);
+  for (int64_t i = 0; i < w->h.tap_step; i++) {
+    lp_ref x_line = lp_add(k, line_of(w, then, lp_int(k, w->h.outputs - 1)), lp_int(k, i + 1 - w->h.tap_step));
+    ask_for(w, at, p, pixel_of(w, p, x_line, zero, 0), pixel_of(w, p, x_line, one, 0), w->see.size[1]);
+  }
 }
 
 static lp_cursor when(window_sums *w, lp_cursor *at, lp_ref guard) {
@@ -138,6 +160,7 @@ static void add_lines(window_sums *w, lp_cursor *at, place p, int64_t width, lp_
       guard[h] = sees_line(w, line_of(w, line, one_tap ? one_tap : lp_int(k, h)), &seen[h]);
       all = lp_op(k, IR_and, TT_BOOL, all, guard[h], 0);
     }
+    if (w->see.depthwise) ask_ahead(w, &loop, &p, line);
     lp_cursor inside = when(w, &loop, all);
     add_line(w, &inside, &p, line, acc, 0, rows, seen);
     if (rows > 1) {
@@ -219,9 +242,9 @@ void con_window_sums(lower_ctx *lx, ir_ref row, const contraction *c, const pass
   int64_t vectors = !see->depthwise && w.extent > machine && 2 * w.w.outputs <= lx->cpu->n_registers - 4 ? 2 : 1;
   w.lanes = vectors * machine, w.panels = (w.extent + w.lanes - 1) / w.lanes;
   w.together = (lx->cpu->n_registers - 1 - vectors) / vectors;
-  /* What all panels read again stays in L1, or at least in L2. */
+  /* What all panels read again stays in L2. */
   int64_t line = (w.w.taps * w.groups * w.extent + see->size[1] * (see->depthwise ? w.extent : w.groups * w.inputs)) * size;
-  w.lines = con_nearest_divisor(w.h.taps, lx->cpu->l1d * 5 / 8 / (line ? line : 1));
+  w.lines = con_nearest_divisor(w.h.taps, lx->cpu->l2 / 8 / (line ? line : 1));
   if (w.lines * line > lx->cpu->l2 / 4) w.lines = 1;
   int64_t count = w.groups * w.inputs * w.h.outputs * w.w.outputs * w.panels * w.lanes;
   w.sums = lp_buffer_add(k, "sums", w.acc_type, count, true, true);

@@ -48,7 +48,7 @@ static bool is_sums(const ir_graph *g, const ir_node *n, pass_window *w) {
   const int64_t *x_dilation = ir_ints(n, "x_dilation", NULL);
   if (x_dilation[0] != 1 || x_dilation[1] != 1 || images < LEAST_IMAGES || y->dim[3] * y->dim[4] < LEAST_PIXELS || !H || !W || H > MOST_ROWS || W > MAX_TAPS || C * G * O * H * W > MOST_WEIGHTS) return false;
   w->depthwise = G > 1 && O == 1 && C == 1, w->sums = true;
-  return w->depthwise || (C && O >= 4 && (G > 1 || C < FEW_CHANNELS));
+  return w->depthwise;
 }
 
 bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
