@@ -39,22 +39,22 @@ static void find_pad(const ir_graph *g, ir_ref x, int D, pass_window *w) {
   w->pad = x;
 }
 
-/* A weight gradient: the sum goes over many pixels of some images, the results are the few weights of a group for each of its input channels. */
-static bool is_sums(const ir_graph *g, const ir_node *n, pass_window *w) {
+/* The weight gradient of a depthwise one: the sum goes over many pixels of some images, the results are the few weights of each channel. */
+static bool is_sums(const ir_graph *g, const ir_node *n) {
   enum { LEAST_IMAGES = 4, LEAST_PIXELS = 36, MOST_ROWS = 16 };
   const ir_node *x = ir_at(g, n->args[0]), *y = ir_at(g, n->args[1]);
-  if (y->rank != 5) return false;
-  int64_t C = x->dim[0], G = y->dim[0], O = y->dim[1], images = y->dim[2], H = n->dim[n->rank - 2], W = n->dim[n->rank - 1];
+  if (y->rank != 5 || x->dim[0] != 1 || y->dim[0] == 1 || y->dim[1] != 1) return false;
+  int64_t H = n->dim[n->rank - 2], W = n->dim[n->rank - 1];
   const int64_t *x_dilation = ir_ints(n, "x_dilation", NULL);
-  if (x_dilation[0] != 1 || x_dilation[1] != 1 || images < LEAST_IMAGES || y->dim[3] * y->dim[4] < LEAST_PIXELS || !H || !W || H > MOST_ROWS || W > MAX_TAPS || C * G * O * H * W > MOST_WEIGHTS) return false;
-  w->depthwise = G > 1 && O == 1 && C == 1, w->sums = true;
-  return w->depthwise;
+  return x_dilation[0] == 1 && x_dilation[1] == 1 && y->dim[2] >= LEAST_IMAGES && y->dim[3] * y->dim[4] >= LEAST_PIXELS && H && W && H <= MOST_ROWS && W <= MAX_TAPS && y->dim[0] * H * W <= MOST_WEIGHTS;
 }
 
 bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
   const ir_node *n = ir_at(g, conv);
   if (n->op != IR_conv) return false;
-  if (is_sums(g, n, w)) {
+  w->sums = is_sums(g, n);
+  if (w->sums) {
+    w->depthwise = true;
     find_pad(g, n->args[0], 2, w);
     return true;
   }
@@ -65,7 +65,7 @@ bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
   for (int i = 3; i < k->rank; i++) taps *= k->dim[i];
   for (int i = 0; i < n->rank; i++) count *= n->dim[i];
   if (!count || !taps || !C || k->dim[k->rank - 1] > MAX_TAPS || G * O * C * taps > MOST_WEIGHTS) return false;
-  w->depthwise = G > 1 && O == 1 && C == 1, w->sums = false;
+  w->depthwise = G > 1 && O == 1 && C == 1;
   if (!w->depthwise && (taps == 1 || (G == 1 && (C >= FEW_CHANNELS || O < 4)) || (G > 1 && O < 4))) return false;
   find_pad(g, n->args[0], D, w);
   return true;
