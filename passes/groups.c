@@ -99,7 +99,8 @@ static void kernel_name(const ir_graph *g, const group *x, int number, char *nam
       int op = ir_at(g, x->rows[i])->op, kind = ir_ops[op].kind;
       bool plain = kind == IR_MOVEMENT || kind == IR_LEAF || op == IR_cast || op == IR_stop_gradient;
       if (op == last || op == IR_const || plain != (pass == 1) || (pass && shown)) continue;
-      at += (size_t)snprintf(name + at, size - at, "_%s", ir_ops[op].name);
+      bool winograd = op == IR_conv && ir_int(ir_at(g, x->rows[i]), "winograd");
+      at += (size_t)snprintf(name + at, size - at, "_%s", winograd ? "winograd" : ir_ops[op].name);
       shown++, last = op;
     }
 }
