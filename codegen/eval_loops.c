@@ -100,7 +100,7 @@ static cell eval(machine *m, lp_ref e) {
   case LX_LOCAL: c = *element(m, (int)x->imm, x->a[0]); break;
   case LX_LOAD: c = load(m, x); break;
   case LX_FMA: c = fused(m, x); break;
-  case LX_PHILOX: c.u = tt_random_word(eval(m, x->a[0]).u, eval(m, x->a[1]).u, (uint32_t)x->imm, eval(m, x->a[2]).u); break;
+  case LX_PHILOX: c.u = tt_random_half(eval(m, x->a[0]).u, eval(m, x->a[1]).u, (uint32_t)x->imm, eval(m, x->a[2]).u); break;
   case LX_OP:
     for (; n < 3 && x->a[n]; n++) {
       args[n] = eval(m, x->a[n]);

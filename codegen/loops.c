@@ -219,7 +219,7 @@ lp_ref lp_fma(lp_kernel *k, lp_ref a, lp_ref b, lp_ref c) {
 }
 
 lp_ref lp_philox(lp_kernel *k, lp_ref seed, lp_ref step, lp_ref index, int64_t stream) {
-  return lp_intern(k, (lp_expr){.kind = LX_PHILOX, .dtype = TT_U32, .imm = stream, .a = {seed, step, index}}, unknown);
+  return lp_intern(k, (lp_expr){.kind = LX_PHILOX, .dtype = TT_U16, .imm = stream, .a = {seed, step, index}}, unknown);
 }
 
 /* The range of an integer type, for casts to i64. */

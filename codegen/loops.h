@@ -36,7 +36,7 @@ typedef enum {
   LX_LOAD,     /* imm: buffer; a[0]: element index; a[1]: guard (bool, 0 none); a[2]: value when the guard is false (0: zero) */
   LX_OP,       /* op of an EW row, or select, cast, bitcast, on a[]; dtype is the result's */
   LX_FMA,      /* a[0]*a[1]+a[2]: one rounding where the CPU can, two where it can't */
-  LX_PHILOX,   /* a[0]: seed, a[1]: step (u64), a[2]: element index (i64); imm: stream; u32: tt_random_word */
+  LX_PHILOX,   /* a[0]: seed, a[1]: step (u64), a[2]: element index (i64); imm: stream; u16: tt_random_half */
 } lx_kind;
 
 typedef struct {

@@ -138,8 +138,9 @@ tt_status eval_iota(const ev_call *c) {
 
 tt_status eval_random(const ev_call *c) {
   uint64_t seed = *(const uint64_t *)c->args[0], step = *(const uint64_t *)c->args[1];
-  uint32_t stream = (uint32_t)ir_int(c->n, "stream"), *out = c->out;
-  for (int64_t i = 0, n = ev_count(c->n); i < n; i++) out[i] = tt_random_word(seed, step, stream, (uint64_t)i);
+  uint32_t stream = (uint32_t)ir_int(c->n, "stream");
+  uint16_t *out = c->out;
+  for (int64_t i = 0, n = ev_count(c->n); i < n; i++) out[i] = tt_random_half(seed, step, stream, (uint64_t)i);
   return TT_OK;
 }
 

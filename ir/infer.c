@@ -181,7 +181,7 @@ static bool infer_random(ctx *c) {
   ir_ints(&c->row, "shape", &rank);
   if (!list_of(c, "shape", rank, 0, &dims)) return false;
   if (stream < 0 || stream > UINT32_MAX) FAIL("take a number from 0 to 4294967295", "stream is %lld", LL(stream));
-  c->t = TT_U32;
+  c->t = TT_U16;
   c->s.rank = rank;
   memcpy(c->s.dim, dims, (size_t)rank * sizeof *dims);
   return true;

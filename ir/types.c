@@ -88,9 +88,9 @@ tt_bf16 tt_f32_to_bf16(float x) {
   return (tt_bf16){(uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 
-void tt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+void tt_philox(int rounds, const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
   uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < rounds; round++) {
     uint64_t p0 = (uint64_t)c0 * 0xD2511F53, p1 = (uint64_t)c2 * 0xCD9E8D57;
     uint32_t a = (uint32_t)(p1 >> 32) ^ c1 ^ k0, b = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
     c0 = a, c1 = (uint32_t)p1, c2 = b, c3 = (uint32_t)p0;
@@ -102,6 +102,14 @@ void tt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]
 uint32_t tt_random_word(uint64_t seed, uint64_t step, uint32_t stream, uint64_t i) {
   uint64_t n = i / 64 * 16 + i % 16;
   uint32_t out[4];
-  tt_philox((uint32_t[4]){(uint32_t)n, (uint32_t)(n >> 32), (uint32_t)step, stream}, (uint32_t[2]){(uint32_t)seed, (uint32_t)(seed >> 32)}, out);
+  tt_philox(10, (uint32_t[4]){(uint32_t)n, (uint32_t)(n >> 32), (uint32_t)step, stream}, (uint32_t[2]){(uint32_t)seed, (uint32_t)(seed >> 32)}, out);
   return out[i / 16 % 4];
+}
+
+uint16_t tt_random_half(uint64_t seed, uint64_t step, uint32_t stream, uint64_t i) {
+  uint64_t n = i / 32 * 4 + i % 16 / 4;
+  uint32_t out[4];
+  tt_philox(TT_RANDOM_ROUNDS, (uint32_t[4]){(uint32_t)n, (uint32_t)(n >> 32), (uint32_t)step, stream}, (uint32_t[2]){(uint32_t)seed, (uint32_t)(seed >> 32)}, out);
+  uint32_t word = out[i / 16 % 2 * 2 + (i / 2 % 2 ? 0 : 1)];
+  return (uint16_t)(i % 2 ? word >> 16 : word);
 }

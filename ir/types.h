@@ -89,13 +89,18 @@ TT_API tt_f16 tt_f32_to_f16(float x);
 TT_API float tt_bf16_to_f32(tt_bf16 x);
 TT_API tt_bf16 tt_f32_to_bf16(float x);
 
-/* Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): one block of
- * four words for a counter and a key. */
-TT_API void tt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
-/* The word that element i of stream `stream` has at step `step` under `seed`: blocks of 64 elements
+/* Philox 4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): one block of four words for a counter and a key.
+ * Seven rounds are the fewest that pass all of BigCrush there, ten what the authors advise for everything. */
+TT_API void tt_philox(int rounds, const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+/* Of ten rounds: the word that element i of stream `stream` has at step `step` under `seed`: blocks of 64 elements
  * come from 16 counters, so that a vector of 16 lanes uses all four words of its counters:
  * counter = ((i/64)*16 + i%16 as 64 bits, step low word, stream), key = seed, word (i/16)%4. */
 TT_API uint32_t tt_random_word(uint64_t seed, uint64_t step, uint32_t stream, uint64_t i);
+/* 16 bits of seven rounds (TT_RANDOM_ROUNDS) for element i, as op random gives them: blocks of 32 elements come from 4 counters, so that a counter makes 8 elements and whole
+ * vectors of four counters are 32 elements in order: counter = ((i/32)*4 + i%16/4 as 64 bits, step low word, stream), key = seed; of the
+ * block's words the first 16 elements are words 1 and 0, the others 3 and 2, each the low half first. */
+enum { TT_RANDOM_ROUNDS = 7 };
+TT_API uint16_t tt_random_half(uint64_t seed, uint64_t step, uint32_t stream, uint64_t i);
 
 #ifdef __cplusplus
 }

@@ -121,14 +121,14 @@ static ir_ref decompose_batch_norm(ir_graph *g, const ir_node *n) {
   return back(g, add(g, y, channels(g, widen(g, n->args[2]), x)), n->args[0]);
 }
 
-/* Kept where the word's upper 24 bits, as a number of [0,1), are at least p; the comparison is exact in integers. */
+/* Kept where 16 random bits, as a number of [0,1), are at least p, which is rounded to as many. */
 static ir_ref decompose_dropout(ir_graph *g, const ir_node *n) {
   ir_ref x = n->args[0];
-  double p = ir_float(n, "p"), least = ceil(p * 0x1p24);
+  double p = ir_float(n, "p"), least = rint(p * 0x1p16);
   if (p <= 0) return x;
-  if (least >= 0x1p24) return ir_full(g, (tt_dtype)ir_at(g, x)->dtype, ir_shape(g, x), 0);
-  ir_ref word = ir_random(g, n->args[1], n->args[2], ir_shape(g, x), ir_int(n, "stream"));
-  ir_ref keep = ir_ew2(g, IR_ge, word, ir_like(g, word, least * 256));
+  if (least >= 0x1p16) return ir_full(g, (tt_dtype)ir_at(g, x)->dtype, ir_shape(g, x), 0);
+  ir_ref bits = ir_random(g, n->args[1], n->args[2], ir_shape(g, x), ir_int(n, "stream"));
+  ir_ref keep = ir_ew2(g, IR_ge, bits, ir_like(g, bits, least));
   return ir_select(g, keep, times(g, x, 1 / (1 - p)), ir_like(g, x, 0));
 }
 

@@ -185,7 +185,7 @@ static bool order_groups(const ir_graph *g, const group *groups, int n, int *ord
 
 typedef struct { const pass_options *options; tt_error *err; } planner;
 
-enum { RANDOM_LANES = 64 };              /* the words that 16 counters of Philox give */
+enum { RANDOM_LANES = 64 };              /* two times what a vector of four counters of Philox gives: two chains of rounds, and vectors of AVX-512 full */
 
 /* Bytes of a lane while it is computed: halves are f32 then. */
 static int64_t work_bytes(tt_dtype t) { return t == TT_F16 || t == TT_BF16 ? 4 : (int64_t)tt_dtype_size(t); }

@@ -453,15 +453,17 @@ static em_val load(em *e, lp_ref r, int level) {
   return own ? LLVMBuildSelect(e->b, lanes, v, otherwise, "") : v;
 }
 
-static em_val random_words(em *e, const lp_expr *x) {
+static em_val random_bits(em *e, const lp_expr *x) {
   em_kernel *s = e->kernel;
   em_val seed = em_value(e, x->a[0]), step = em_value(e, x->a[1]);
   int64_t stride = 0;
-  int n = s->width / 16;
-  if (em_is_vector(e, x->a[2]) && (s->width == 16 || s->width == 32 || s->width == 64) && em_affine(e, x->a[2], &stride) && stride == 1 &&
-      em_multiple(e, x->a[2]) % s->width == 0)
-    return em_philox_block(e, seed, step, em_lane0(e, x->a[2]), (uint32_t)x->imm, n);
-  return em_philox(e, seed, step, em_value(e, x->a[2]), (uint32_t)x->imm);
+  int n = em_is_vector(e, x->a[2]) ? s->width : 0;
+  bool block = n && n % 32 == 0 && em_affine(e, x->a[2], &stride) && stride == 1 && em_multiple(e, x->a[2]) % 32 == 0;
+  em_point here = go_to(e, level_of(e, x->a[0]));
+  em_keys keys = em_philox_keys(e, seed, block ? n / 8 : n);
+  go_back(e, here);
+  if (block) return em_philox_block(e, &keys, step, em_lane0(e, x->a[2]), (uint32_t)x->imm, n / 32);
+  return em_philox(e, &keys, step, em_value(e, x->a[2]), (uint32_t)x->imm);
 }
 
 static em_val operation(em *e, lp_ref r) {
@@ -510,7 +512,7 @@ em_val em_value(em *e, lp_ref r) {
     break;
   case LX_OP: v = operation(e, r); break;
   case LX_LOAD: v = load(e, r, level); break;
-  case LX_PHILOX: v = random_words(e, x); break;
+  case LX_PHILOX: v = random_bits(e, x); break;
   case LX_FMA: {
     bool vector = em_is_vector(e, r);
     em_val a[3];

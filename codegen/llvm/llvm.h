@@ -54,9 +54,13 @@ em_val em_bitcast(em *e, tt_dtype from, tt_dtype to, em_val v);
 em_val em_op(em *e, ir_op op, tt_dtype in, tt_dtype out, em_val a, em_val b, em_val c);
 em_val em_combine(em *e, ir_op op, tt_dtype t, em_val a, em_val b);          /* of a reduction */
 em_val em_identity(em *e, ir_op op, tt_dtype t, int width);
-em_val em_philox(em *e, em_val seed, em_val step, em_val index, uint32_t stream);
-/* The words of 16*n elements from `first`, a multiple of 16*n, n = 1, 2 or 4: the 16 counters they have in common are computed once. */
-em_val em_philox_block(em *e, em_val seed, em_val step, em_val first, uint32_t stream, int n);
+/* The keys of the rounds, for `width` lanes (0: a scalar): they stay the same in every loop. */
+typedef struct { em_val k[TT_RANDOM_ROUNDS][2]; } em_keys;
+em_keys em_philox_keys(em *e, em_val seed, int width);
+/* tt_random_half: index: any lanes, and keys of as many. */
+em_val em_philox(em *e, const em_keys *keys, em_val step, em_val index, uint32_t stream);
+/* The same of 32*n elements from `first`, a multiple of 32; keys of 4*n lanes. */
+em_val em_philox_block(em *e, const em_keys *keys, em_val step, em_val first, uint32_t stream, int n);
 
 /* math.c: exp, log, sin, ...; f32 and f64. The error bounds are at its top. */
 em_val em_math(em *e, ir_op op, em_val a, em_val b);

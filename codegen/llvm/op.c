@@ -146,60 +146,53 @@ em_val em_identity(em *e, ir_op op, tt_dtype t, int width) {
   }
 }
 
-/* ---- random: tt_random_word */
+/* ---- random: tt_random_half */
 
-/* The words of the counters n, as i32. Inside, words are the low halves of i64, whose upper halves may hold anything. The ten rounds are
- * a loop, because their code is long; two machine vectors at a time keep the state in registers. */
-static void random_block(em *e, em_val seed, em_val step, em_val n, uint32_t stream, em_val c[4]) {
+em_keys em_philox_keys(em *e, em_val seed, int width) {
+  em_keys keys;
+  em_val k[2] = {LLVMBuildAnd(e->b, seed, em_int(e->i64, 0xffffffff), ""), LLVMBuildLShr(e->b, seed, em_int(e->i64, 32), "")};
+  static const uint32_t step[2] = {0x9E3779B9, 0xBB67AE85};
+  for (int round = 0; round < TT_RANDOM_ROUNDS; round++)
+    for (int i = 0; i < 2; i++) {
+      keys.k[round][i] = em_splat(e, k[i], width);
+      k[i] = LLVMBuildAnd(e->b, LLVMBuildAdd(e->b, k[i], em_int(e->i64, step[i]), ""), em_int(e->i64, 0xffffffff), "");
+    }
+  return keys;
+}
+
+/* The rounds for the counters n. A word is the low half of an i64, whose upper half may hold anything; the product of two words has the next
+ * two: its low half is one as it stands. The last round leaves its two in place: w[0] = c1 | c0 << 32, w[1] = c3 | c2 << 32. */
+static void random_block(em *e, const em_keys *keys, em_val step, em_val n, uint32_t stream, em_val w[2]) {
   LLVMBuilderRef b = e->b;
   LLVMTypeRef t = LLVMTypeOf(n);
-  int width = em_width(n);
-  if (width > e->cpu->vector_bytes / 4 && width % 2 == 0) {
-    int lanes[256];
-    for (int i = 0; i < width; i++) lanes[i] = i;
-    em_val low[4], high[4];
-    random_block(e, seed, step, em_shuffle(e, n, NULL, lanes, width / 2), stream, low);
-    random_block(e, seed, step, em_shuffle(e, n, NULL, lanes + width / 2, width / 2), stream, high);
-    for (int i = 0; i < 4; i++) c[i] = em_shuffle(e, low[i], high[i], lanes, width);
-    return;
+  em_val low = em_int(t, 0xffffffff), half = em_int(t, 32);
+  em_val c[4] = {n, LLVMBuildLShr(b, n, half, ""), em_splat(e, step, em_width(n)), em_int(t, stream)};
+  for (int round = 0; round < TT_RANDOM_ROUNDS; round++) {
+    em_val p[2] = {LLVMBuildMul(b, LLVMBuildAnd(b, c[2], low, ""), em_int(t, 0xCD9E8D57), ""), LLVMBuildMul(b, LLVMBuildAnd(b, c[0], low, ""), em_int(t, 0xD2511F53), "")};
+    for (int i = 0; i < 2; i++) {
+      em_val keyed = LLVMBuildXor(b, c[2 * i + 1], keys->k[round][i], "");
+      if (round == TT_RANDOM_ROUNDS - 1) w[i] = LLVMBuildXor(b, p[i], LLVMBuildShl(b, keyed, half, ""), "");
+      else c[2 * i] = LLVMBuildXor(b, LLVMBuildLShr(b, p[i], half, ""), keyed, ""), c[2 * i + 1] = p[i];
+    }
   }
-  em_val low = em_int(t, 0xffffffff), half = em_int(t, 32), start[6], next[6], phi[6];
-  start[0] = n, start[1] = LLVMBuildLShr(b, n, half, ""), start[2] = em_splat(e, step, width), start[3] = em_int(t, stream);
-  int key = width < e->cpu->vector_bytes / 8 ? width : e->cpu->vector_bytes / 8, same[256];      /* the key takes one register, whatever n takes */
-  for (int i = 0; i < width; i++) same[i] = key ? i % key : 0;
-  start[4] = em_splat(e, seed, key), start[5] = em_splat(e, LLVMBuildLShr(b, seed, em_int(e->i64, 32), ""), key);
-  em_repeat r = em_repeat_begin(e);
-  for (int i = 0; i < 6; i++) phi[i] = LLVMBuildPhi(b, LLVMTypeOf(start[i]), "");
-  em_val p0 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[0], low, ""), em_int(t, 0xD2511F53), "");
-  em_val p1 = LLVMBuildMul(b, LLVMBuildAnd(b, phi[2], low, ""), em_int(t, 0xCD9E8D57), "");
-  next[0] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p1, half, ""), phi[1], ""), key ? em_shuffle(e, phi[4], NULL, same, width) : phi[4], "");
-  next[2] = LLVMBuildXor(b, LLVMBuildXor(b, LLVMBuildLShr(b, p0, half, ""), phi[3], ""), key ? em_shuffle(e, phi[5], NULL, same, width) : phi[5], "");
-  next[1] = p1, next[3] = p0;
-  next[4] = LLVMBuildAdd(b, phi[4], em_int(LLVMTypeOf(phi[4]), 0x9E3779B9), "");
-  next[5] = LLVMBuildAdd(b, phi[5], em_int(LLVMTypeOf(phi[5]), 0xBB67AE85), "");
-  em_repeat_end(e, &r, 10, phi, start, next, 6);
-  for (int i = 0; i < 4; i++) c[i] = LLVMBuildTrunc(b, next[i], em_like(n, e->i32), "");
 }
 
-/* seed, step: scalars. index: any lanes; each lane computes its whole block and takes one word of it. */
-em_val em_philox(em *e, em_val seed, em_val step, em_val index, uint32_t stream) {
+em_val em_philox(em *e, const em_keys *keys, em_val step, em_val index, uint32_t stream) {
   LLVMBuilderRef b = e->b;
   LLVMTypeRef t = LLVMTypeOf(index);
-  em_val block = LLVMBuildShl(b, LLVMBuildLShr(b, index, em_int(t, 6), ""), em_int(t, 4), ""), c[4];
-  random_block(e, seed, step, LLVMBuildOr(b, block, LLVMBuildAnd(b, index, em_int(t, 15), ""), ""), stream, c);
-  em_val word = LLVMBuildAnd(b, LLVMBuildLShr(b, index, em_int(t, 4), ""), em_int(t, 3), "");
-  em_val odd = is(e, LLVMIntNE, LLVMBuildAnd(b, word, em_int(t, 1), ""), 0), high = is(e, LLVMIntUGE, word, 2);
-  return blend(e, high, blend(e, odd, c[3], c[2]), blend(e, odd, c[1], c[0]));
+  em_val block = LLVMBuildShl(b, LLVMBuildLShr(b, index, em_int(t, 5), ""), em_int(t, 2), ""), w[2];
+  em_val n = LLVMBuildOr(b, block, LLVMBuildAnd(b, LLVMBuildLShr(b, index, em_int(t, 2), ""), em_int(t, 3), ""), "");
+  random_block(e, keys, step, n, stream, w);
+  em_val word = blend(e, is(e, LLVMIntNE, LLVMBuildAnd(b, index, em_int(t, 16), ""), 0), w[1], w[0]);
+  em_val bits = LLVMBuildShl(b, LLVMBuildAnd(b, index, em_int(t, 3), ""), em_int(t, 4), "");
+  return LLVMBuildTrunc(b, LLVMBuildLShr(b, word, bits, ""), em_like(index, e->i16), "");
 }
 
-em_val em_philox_block(em *e, em_val seed, em_val step, em_val first, uint32_t stream, int n) {
+em_val em_philox_block(em *e, const em_keys *keys, em_val step, em_val first, uint32_t stream, int n) {
   LLVMBuilderRef b = e->b;
-  em_val block = LLVMBuildShl(b, LLVMBuildLShr(b, first, em_int(e->i64, 6), ""), em_int(e->i64, 4), ""), c[4];
-  random_block(e, seed, step, LLVMBuildOr(b, em_splat(e, block, 16), em_lanes(e->i64, 16, 0, 1), ""), stream, c);
-  int all[64];
-  for (int i = 0; i < 64; i++) all[i] = i;
-  em_val bit4 = is(e, LLVMIntNE, LLVMBuildAnd(b, first, em_int(e->i64, 16), ""), 0), bit5 = is(e, LLVMIntNE, LLVMBuildAnd(b, first, em_int(e->i64, 32), ""), 0);
-  if (n == 1) return blend(e, bit5, blend(e, bit4, c[3], c[2]), blend(e, bit4, c[1], c[0]));
-  em_val low = em_shuffle(e, c[0], c[1], all, 32), high = em_shuffle(e, c[2], c[3], all, 32);
-  return n == 2 ? blend(e, bit5, high, low) : em_shuffle(e, low, high, all, 64);
+  em_val w[2], counter = LLVMBuildLShr(b, first, em_int(e->i64, 3), "");
+  random_block(e, keys, step, LLVMBuildAdd(b, em_splat(e, counter, 4 * n), em_lanes(e->i64, 4 * n, 0, 1), ""), stream, w);
+  int lanes[64];
+  for (int i = 0; i < 8 * n; i++) lanes[i] = i / 8 * 4 + i % 4 + (i / 4 % 2) * 4 * n;
+  return LLVMBuildBitCast(b, em_shuffle(e, w[0], w[1], lanes, 8 * n), em_widen(e->i16, 32 * n), "");
 }

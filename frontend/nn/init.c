@@ -16,7 +16,7 @@ static double unit(uint32_t a, uint32_t b) { return ((double)((uint64_t)a << 21 
 static void draw(uint64_t seed, uint64_t name, uint64_t block, double *u, double *v) {
   uint32_t words[4], counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)name, (uint32_t)(name >> 32)},
       key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-  tt_philox(counter, key, words);
+  tt_philox(10, counter, key, words);
   *u = unit(words[0], words[1]);
   *v = unit(words[2], words[3]);
 }

@@ -42,7 +42,7 @@ struct tt_loader {
 
 static uint32_t word(const tt_loader *l, int64_t epoch, uint32_t stream, uint64_t i) {
   uint32_t out[4];
-  tt_philox((uint32_t[4]){(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)epoch, stream}, (uint32_t[2]){(uint32_t)l->o.seed, (uint32_t)(l->o.seed >> 32)}, out);
+  tt_philox(10, (uint32_t[4]){(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)epoch, stream}, (uint32_t[2]){(uint32_t)l->o.seed, (uint32_t)(l->o.seed >> 32)}, out);
   return out[0];
 }
 

@@ -39,7 +39,7 @@ static void draw(uint8_t *pixels, int kind, uint64_t image, uint32_t part) {
   uint32_t noise = 1 + WORD(12) % 40, words[4];
   for (int y = 0; y < SIDE; y++)
     for (int x = 0; x < SIDE; x++) {
-      if (x % 4 == 0) tt_philox((uint32_t[4]){(uint32_t)(y * SIDE + x), 0, 1, part}, (uint32_t[2]){(uint32_t)image, (uint32_t)(image >> 32)}, words);
+      if (x % 4 == 0) tt_philox(10, (uint32_t[4]){(uint32_t)(y * SIDE + x), 0, 1, part}, (uint32_t[2]){(uint32_t)image, (uint32_t)(image >> 32)}, words);
       bool in = inside(kind, 16 * x + 8 - cx, 16 * y + 8 - cy, r);
       uint32_t word = words[x % 4];
       for (int c = 0; c < 3; c++) {

@@ -423,7 +423,7 @@ Test(emit, random_numbers) {
       static const int64_t rows[] = {128, 64, 37, 48};
       lp_kernel *k = lp_new("philox", 4);
       int seed = lp_buffer_add(k, "seed", TT_U64, 1, false, false), step = lp_buffer_add(k, "step", TT_U64, 1, false, false);
-      int out = lp_buffer_add(k, "out", TT_U32, 4 * rows[row], true, false), j = lp_var_add(k, "j", rows[row]);
+      int out = lp_buffer_add(k, "out", TT_U16, 4 * rows[row], true, false), j = lp_var_add(k, "j", rows[row]);
       lp_cursor at = {&k->body}, inside;
       lp_for(k, &at, j, 0, rows[row], lane_counts[l], &inside);
       lp_ref i = lp_add(k, lp_mul(k, lp_var(k, 0), rows[row]), lp_var(k, j)), zero = lp_int(k, 0);

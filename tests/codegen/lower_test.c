@@ -382,8 +382,8 @@ Test(lower, index_rows, .timeout = 120) {
 }
 
 Test(lower, random_and_iota, .timeout = 60) {
-  check_text("func @f(%seed: u64[], %t: u64[], %x: T[3,70]) -> u32[3,70], T[3,70], T[3,70] {\n"
-             "  %a = random(%seed, %t, shape=[3,70], stream=5) : u32[3,70]\n"
+  check_text("func @f(%seed: u64[], %t: u64[], %x: T[3,70]) -> u16[3,70], T[3,70], T[3,70] {\n"
+             "  %a = random(%seed, %t, shape=[3,70], stream=5) : u16[3,70]\n"
              "  %b = iota(dtype=T, shape=[3,70], axis=1) : T[3,70]\n"
              "  %c = iota(dtype=T, shape=[3,70], axis=0) : T[3,70]\n"
              "  %d = mul(%b, %x) : T[3,70]\n"

@@ -239,10 +239,10 @@ Test(eval, index) {
 Test(eval, random) {
   char want[400];
   int n = 0;
-  for (int i = 0; i < 5; i++) n += snprintf(want + n, sizeof want - (size_t)n, "%s%u", i ? "," : "", tt_random_word(7, 3, 2, (uint64_t)i));
+  for (int i = 0; i < 5; i++) n += snprintf(want + n, sizeof want - (size_t)n, "%s%u", i ? "," : "", tt_random_half(7, 3, 2, (uint64_t)i));
   char rows[800];
-  snprintf(rows, sizeof rows, "  %%a = const(value=7) : u64[]\n  %%b = const(value=3) : u64[]\n  %%got = random(%%a, %%b, stream=2) : u32[5]\n  %%want = const(value=[%s]) : u32[5]", want);
-  equal("u32[5]", rows);
+  snprintf(rows, sizeof rows, "  %%a = const(value=7) : u64[]\n  %%b = const(value=3) : u64[]\n  %%got = random(%%a, %%b, stream=2) : u16[5]\n  %%want = const(value=[%s]) : u16[5]", want);
+  equal("u16[5]", rows);
 }
 
 /* ---- every elementwise row */

@@ -241,15 +241,20 @@ Test(types, half_floats_round_to_nearest_even) {
   cr_expect_eq(tt_f32_to_bf16(1 + 0x3p-8f).bits, 0x3f82);
 }
 
-/* The known answers of Random123's kat_vectors for philox4x32-10. */
+/* The known answers of Random123's kat_vectors for philox4x32 of ten and seven rounds. */
 Test(types, philox_known_answers) {
   uint32_t out[4];
-  tt_philox((uint32_t[4]){0}, (uint32_t[2]){0}, out);
+  tt_philox(10, (uint32_t[4]){0}, (uint32_t[2]){0}, out);
   cr_expect_arr_eq(out, ((uint32_t[]){0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}), sizeof out);
-  tt_philox((uint32_t[4]){0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, (uint32_t[2]){0xa4093822, 0x299f31d0}, out);
+  tt_philox(10, (uint32_t[4]){0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, (uint32_t[2]){0xa4093822, 0x299f31d0}, out);
   cr_expect_arr_eq(out, ((uint32_t[]){0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}), sizeof out);
-  tt_philox((uint32_t[4]){3, 0, 9, 5}, (uint32_t[2]){7, 1}, out);
+  tt_philox(7, (uint32_t[4]){0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, (uint32_t[2]){0xa4093822, 0x299f31d0}, out);
+  cr_expect_arr_eq(out, ((uint32_t[]){0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}), sizeof out);
+  tt_philox(10, (uint32_t[4]){3, 0, 9, 5}, (uint32_t[2]){7, 1}, out);
   for (int q = 0; q < 4; q++) cr_expect_eq(tt_random_word((UINT64_C(1) << 32) + 7, 9, 5, (uint64_t)(q * 16 + 3)), out[q]);
+  tt_philox(7, (uint32_t[4]){3, 0, 9, 5}, (uint32_t[2]){7, 1}, out);
+  for (int half = 0; half < 8; half++)      /* elements of counter 3, the fourth of its block */
+    cr_expect_eq(tt_random_half((UINT64_C(1) << 32) + 7, 9, 5, (uint64_t)(half / 4 * 16 + 12 + half % 4)), (uint16_t)(out[half / 4 * 2 + (half % 4 < 2)] >> half % 2 * 16));
 }
 
 Test(graph, a_name_belongs_to_the_input) {
