@@ -15,7 +15,7 @@
  *
  * The choices are greedy and form one sequence that does not know the budget: at the kernel where most is alive, take the copy that
  * frees most bytes there for its estimated time, as long as the peak rises nowhere. Its beginning is taken in any case, as far as it
- * is free: each copy frees a MiB or more, and all together take at most a fiftieth of the step's estimated time (measured: nothing, as what is
+ * is free: each copy frees a MiB or more, and all together take at most 3% of the step's estimated time (measured: nothing, as what is
  * made again is still in a cache when it is read). A budget takes the shortest beginning, from there on, whose arena, placed as
  * memory.c will place it, fits; so a larger budget never gets more copies than a smaller one. */
 #include "form.h"
@@ -26,7 +26,7 @@
 #include <string.h>
 
 enum { MOST_RESULTS = 64, DEPTH = 24, LEAST_FREED = 1 << 20 };
-static const double FREE_TIME = 0.02;
+static const double FREE_TIME = 0.03;
 
 typedef struct { ir_ref row; int kernel; int64_t bytes; bool arena, to_end; } value;      /* to_end: assigned by a copy when all is done */
 /* A kernel that gives only the results of mask. */
