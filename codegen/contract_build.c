@@ -341,6 +341,7 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
         s->guard = guard;
         inside.tail = &s->body;
       }
+      if (guard && full) place.first_row = part ? lp_int(k, full * c->tile) : lp_mul(k, lp_mod(k, t, full), c->tile);      /* t*tile, but its range says that the rows are there */
       fn(c, &inside, &place, part ? rest : c->tile);
       if (!guard) loop = inside;
     }

@@ -52,6 +52,7 @@ static void choose_tile(contraction *c, int64_t machine_lanes) {
   for (int64_t nv = 1; nv <= 8; nv *= 2) {             /* powers of two: LLVM widens other vectors to the next one */
     int64_t rows = rows_that_fit(c->cpu, nv), lanes = nv * machine_lanes;
     if (nv > 1 && lanes / 2 >= extent) break;
+    if (c->n_batch && lanes < extent && extent <= 2 * machine_lanes) continue;      /* a packed panel (passes/prepack.c) is one tile wide: its columns go to one place of the result's lines */
     if (rows > c->n_rows_all) rows = c->n_rows_all;
     int64_t tiles = (c->n_rows_all + rows - 1) / rows, rest = 1, cost = 0;
     rows = (c->n_rows_all + tiles - 1) / tiles;                                       /* balanced: `low` tiles have a row less */

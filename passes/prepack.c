@@ -7,7 +7,7 @@
  * and so for a convolution: its output channels are cut into P groups, which all read the same image. A panel is two vectors wide, the width of the tile
  * that keeps the multiply-adds busiest (contract_choose.c); narrow results are one panel. Sizes that whole vectors do not divide are one panel of all
  * columns, which is still contiguous along them. A few rows times a matrix whose columns stand in memory one after the other are dot products, and need
- * no copy. Not done where the model's parameters change in every call. */
+ * no copy, and convolutions with short sums (window.c) pack their few weights themselves. Not done where the model's parameters change in every call. */
 #include "form.h"
 
 #include <stdlib.h>
@@ -63,7 +63,9 @@ static ir_ref convolution(ir_graph *g, ir_ref x, ir_ref w, const ir_node *n, int
   return P > 1 ? ir_reshape(g, y, all) : y;
 }
 
-static bool wants(const ir_graph *g, const ir_node *n, const bool *fixed, int64_t v) {
+static bool wants(const ir_graph *g, ir_ref r, const bool *fixed, int64_t v) {
+  const ir_node *n = ir_at(g, r);
+  pass_window window;
   if (n->op != IR_matmul && n->op != IR_conv) return false;
   const ir_node *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
   tt_shape s = ir_shape(g, n->args[1]), sx = ir_shape(g, n->args[0]);
@@ -77,7 +79,7 @@ static bool wants(const ir_graph *g, const ir_node *n, const bool *fixed, int64_
   for (int i = n->rank - (w->rank - 3); i < n->rank; i++) pixels *= n->dim[i];
   for (int i = 0; i < w->rank - 3; i++)
     if (ir_ints(n, "lo", NULL)[i] || ir_ints(n, "hi", NULL)[i] || ir_ints(n, "x_dilation", NULL)[i] != 1) return false;
-  return w->dim[0] == 1 && pixels >= FEW_ROWS;
+  return w->dim[0] == 1 && pixels >= FEW_ROWS && !pass_window_of(g, r, &window);
 }
 
 tt_status pass_prepack(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
@@ -88,7 +90,7 @@ tt_status pass_prepack(const ir_graph *in, ir_graph *out, const pass_options *op
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
     int64_t v = vector_of(options, (tt_dtype)n->dtype);
-    if (!wants(in, n, fixed, v)) {
+    if (!wants(in, r, fixed, v)) {
       map[r] = ir_rebuild(in, out, r, map);
       continue;
     }

@@ -89,6 +89,37 @@ Test(models, cnn) { step_and_gradients("cnn", 8); }
 Test(models, resnet20) { step_and_gradients("resnet20", 4); }
 Test(models, capstone) { step_and_gradients("capstone", 4); }
 
+/* Predictions, with weights packed and transformed once: JIT against interpreter. Of f32, where Winograd's form is, to what that is allowed. */
+static void predictions(const char *name) {
+  static const struct { int64_t batch; tt_dtype t; double most; } cases[] = {{1, TT_F64, 1e-12}, {4, TT_F64, 1e-12}, {1, TT_F32, 2e-5}, {7, TT_F32, 2e-5}};
+  const model_info *info = model_find(name);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tt_shape shape = TT_SHAPE(cases[i].batch, info->channels, info->size, info->size);
+    tt_error err = {0};
+    tt_tensor *x = tt_tensor_new(cases[i].t, &shape, &err), *y[2];
+    cr_assert(x, "%s", err.message);
+    for (int64_t k = 0; k < tt_shape_count(&shape); k++)
+      if (cases[i].t == TT_F64) ((double *)tt_tensor_data(x))[k] = sin(0.37 * (double)k);
+      else ((float *)tt_tensor_data(x))[k] = (float)sin(0.37 * (double)k);
+    tt_model *m[2];
+    for (int k = 0; k < 2; k++) {
+      m[k] = tt_model_new(info->function, &(model_config){.classes = 10}, &(tt_model_options){.name = name, .seed = 7, .backend = k ? "interp" : "jit"}, &err);
+      cr_assert(m[k] && (y[k] = tt_predict(m[k], x, &err)), "%s", err.message);
+    }
+    tt_tensor *wide[2] = {tt_tensor_cast(y[0], TT_F64, &err), tt_tensor_cast(y[1], TT_F64, &err)};
+    cr_assert(wide[0] && wide[1], "%s", err.message);
+    double d = difference(wide[0], wide[1]);
+    cr_expect_lt(d, cases[i].most, "%s of %d: JIT and interpreter differ by %g of the largest", name, (int)cases[i].batch, d);
+    for (int k = 0; k < 2; k++) tt_tensor_free(y[k]), tt_tensor_free(wide[k]), tt_model_free(m[k]);
+    tt_tensor_free(x);
+  }
+}
+
+Test(predictions, mlp) { predictions("mlp"); }
+Test(predictions, lenet) { predictions("lenet"); }
+Test(predictions, cnn) { predictions("cnn"); }
+Test(predictions, resnet20) { predictions("resnet20"); }
+
 static int kernels_of(const char *name, int64_t batch) {
   const model_info *info = model_find(name);
   model_config config = {.classes = 10};
