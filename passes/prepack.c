@@ -14,9 +14,9 @@
 
 enum { FEW_ROWS = 4 };
 
-/* Columns of a panel, for vectors of v numbers. */
-static int64_t panel_of(int64_t columns, int64_t v) {
-  return columns <= 2 * v ? columns : columns % (2 * v) == 0 ? 2 * v : columns % v == 0 ? v : columns;
+/* Columns of a panel, for vectors of v numbers. Rows that tiles do not divide evenly read one panel of all columns. */
+static int64_t panel_of(int64_t columns, int64_t rows, int64_t v) {
+  return columns <= 2 * v || rows % 4 ? columns : columns % (2 * v) == 0 ? 2 * v : columns % v == 0 ? v : columns;
 }
 
 static int64_t vector_of(const pass_options *o, tt_dtype t) {
@@ -29,7 +29,7 @@ static ir_ref product(ir_graph *g, ir_ref x, ir_ref w, const ir_node *n, int64_t
   bool ta = ir_int(n, "ta"), tb = ir_int(n, "tb");
   int64_t split = ir_int(n, "split");
   tt_shape sx = ir_shape(g, x), sw = ir_shape(g, w);
-  int64_t N = sw.dim[!tb], K = sw.dim[tb], M = sx.dim[ta], L = panel_of(N, v), P = N / L;
+  int64_t N = sw.dim[!tb], K = sw.dim[tb], M = sx.dim[ta], L = panel_of(N, M, v), P = N / L;
   ir_ref p = tb ? ir_permute(g, ir_reshape(g, w, (tt_shape){.rank = 3, .dim = {P, L, K}}), (int[]){0, 2, 1})
                 : ir_permute(g, ir_reshape(g, w, (tt_shape){.rank = 3, .dim = {K, P, L}}), (int[]){1, 0, 2});
   p = ir_stop_gradient(g, p);
@@ -44,7 +44,7 @@ static ir_ref product(ir_graph *g, ir_ref x, ir_ref w, const ir_node *n, int64_t
 static ir_ref convolution(ir_graph *g, ir_ref x, ir_ref w, const ir_node *n, int64_t v) {
   tt_shape sx = ir_shape(g, x), s = ir_shape(g, w);
   int D = s.rank - 3, to[TT_MAX_RANK] = {0}, back[TT_MAX_RANK] = {0}, same[TT_MAX_RANK];
-  int64_t L = panel_of(s.dim[1], v), P = s.dim[1] / L;
+  int64_t L = panel_of(s.dim[1], n->dim[n->rank - 1], v), P = s.dim[1] / L;
   ir_conv_attrs a = {.split = ir_int(n, "split")};
   for (int i = 0; i < D; i++) a.stride[i] = ir_ints(n, "stride", NULL)[i], a.dilation[i] = ir_ints(n, "dilation", NULL)[i];
   s.dim[0] = P, s.dim[1] = L;
@@ -72,7 +72,7 @@ static bool wants(const ir_graph *g, ir_ref r, const bool *fixed, int64_t v) {
   if (fixed[n->args[0]] || !fixed[n->args[1]] || !tt_shape_count(&s) || !tt_shape_count(&sx)) return false;
   if (n->op == IR_matmul) {
     int64_t columns = n->dim[n->rank - 1];
-    bool stands = !ir_int(n, "tb") && panel_of(columns, v) == columns;
+    bool stands = !ir_int(n, "tb") && panel_of(columns, n->dim[n->rank - 2], v) == columns;
     return w->rank == 2 && x->rank == 2 && x->dim[ir_int(n, "ta") != 0] >= FEW_ROWS && !stands;
   }
   int64_t pixels = n->dim[0];
