@@ -337,6 +337,22 @@ Test(ops, layers_of_modern_networks_name_their_parameters) {
   tt_trace_free(t);
 }
 
+/* Element i of a parameter is of the Philox block i/2 of its name, whatever is drawn side by side. */
+Test(ops, initial_values_are_philox) {
+  enum { N = 77 };
+  double v[N], unit[2];
+  tt_error err = {0};
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char *c = "a.w"; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+  cr_assert_eq(tt_init_fill(tt_init_uniform(0, 1), "a.w", 5, TT_F64, &TT_SHAPE(N), v, &err), TT_OK);
+  for (int i = 0; i < N; i++) {
+    uint32_t w[4];
+    tt_philox(10, (uint32_t[4]){(uint32_t)i / 2, 0, (uint32_t)hash, (uint32_t)(hash >> 32)}, (uint32_t[2]){5, 0}, w);
+    for (int k = 0; k < 2; k++) unit[k] = ((double)((uint64_t)w[2 * k] << 21 | w[2 * k + 1] >> 11) + 0.5) * 0x1p-53;
+    cr_assert_eq(v[i], unit[i % 2], "element %d", i);
+  }
+}
+
 /* -- Losses -------------------------------------------------------------------------------------------------------------- */
 
 static double log_p(const double *x, int c, int n) {
