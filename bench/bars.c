@@ -64,9 +64,7 @@ static void judge_conv(judged *j) {
   int64_t groups = j->w.n > 6 ? s[6] : 1, c = s[1] / groups, k = s[3] / groups;
   bool depthwise = groups > 1 && c == 1, first = groups == 1 && c < 8, wide = c >= 32 && k >= 32, three = s[4] == 3 && s[5] == 1 && c >= 64 && k >= 64;
   double bar = depthwise || first ? 0.8 : wide && (s[4] == 3 || s[4] == 1) ? 0.88 : 0, ahead = three ? 1.4 : 1;
-  const char *what = j->w.family->what;
-  if (three && (!strcmp(what, "conv") || !strcmp(what, "conv_dx"))) bar *= 1.5;
-  if (three && !strcmp(what, "conv_bwd")) bar *= 3 / (2 / 1.5 + 1);
+  if (three) bar *= 1.5;           /* Winograd's form in all three directions */
   if (j->ratio > 0) snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%, %.2fx", 100 * j->share, j->ratio);
   else snprintf(j->v->figure, sizeof j->v->figure, "%.1f%%", 100 * j->share);
   say(j, 2, j->share >= bar && (j->ratio == 0 || j->ratio >= ahead), bar > 0 ? "%.0f%% of the lesser of peak and bandwidth, %.1fx of every other" : "%.0f%%; ahead of every other (%.1fx)", 100 * bar, ahead);
