@@ -3,6 +3,7 @@
  * called with rows of theirs at the same places. Of what was lowered, kernels that print alike are one. */
 #define _GNU_SOURCE                /* sched_getaffinity */
 #include "kernels.h"
+#include "lower.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -62,6 +63,7 @@ typedef struct { ir_ref *refs; uint32_t n; } outside;      /* rows that a region
 
 typedef struct {
   const ir_graph *g;
+  const cg_cpu *cpu;
   int64_t *words; size_t n, cap;               /* of the region at hand */
   uint32_t *number, *mark;                     /* of an outside row: its number, valid while mark[row] is the region */
   bool *used_outside;                          /* rows that others than their own kernel read */
@@ -133,7 +135,7 @@ static bool key_of_region(keyer *y, uint32_t region, rt_key *key, outside *out) 
   for (ir_ref r = k->first; r && r <= k->last; r++) {
     const ir_node *x = ir_at(y->g, r);
     put_type(y, x), put_words(y, x);
-    put(y, y->used_outside[r]), put(y, x->n_args);
+    put(y, y->used_outside[r]), put(y, y->used_outside[r] ? lower_streams_of(y->g, region, y->cpu, r) : 0), put(y, x->n_args);
     for (uint32_t i = 0; i < x->n_args; i++) put_ref(y, region, x->args[i]);
   }
   put_plan(y, region);
@@ -178,9 +180,9 @@ static int table_find(table *t, const rt_key *key, int value) {
 }
 
 /* like[i]: the first region that region i is like (itself, perhaps). */
-static bool find_alike(const cg_kernels *ks, int *like, outside *reads) {
+static bool find_alike(const cg_kernels *ks, const cg_cpu *cpu, int *like, outside *reads) {
   const ir_graph *g = ks->g;
-  keyer y = {.g = g, .number = calloc(g->n_nodes, sizeof *y.number), .mark = calloc(g->n_nodes, sizeof *y.mark), .used_outside = calloc(g->n_nodes, 1)};
+  keyer y = {.g = g, .cpu = cpu, .number = calloc(g->n_nodes, sizeof *y.number), .mark = calloc(g->n_nodes, sizeof *y.mark), .used_outside = calloc(g->n_nodes, 1)};
   table t = {0};
   bool ok = y.number && y.mark && y.used_outside && table_new(&t, ks->n_regions);
   if (ok) mark_used(&y);
@@ -333,7 +335,7 @@ bool cg_kernels_of(const ir_graph *g, const cg_cpu *cpu, int n_threads, bool bla
     int64_t kind = cg_kernel_kind(g, ks->regions[i]);
     ks->which[i] = kind == CG_KIND_CALL ? CG_CALL : blas && kind == CG_KIND_CONTRACT && cg_blas_wants(g, ks->regions[i], &row) ? CG_BLAS : 0;
   }
-  memory = memory && (!ok || find_alike(ks, like, reads));
+  memory = memory && (!ok || find_alike(ks, cpu, like, reads));
   for (uint32_t i = 0; ok && memory && i < ks->n_regions; i++)
     if (ks->which[i] >= 0 && like[i] == (int)i) list[j.n++] = (int)i;
   ok = ok && memory && lower_all(&j, n_threads > 0 ? n_threads : cg_default_threads(), err);

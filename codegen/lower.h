@@ -40,6 +40,7 @@ void lower_unhook(lower_ctx *lx);                                         /* for
 void lower_forget(lower_ctx *lx);                                         /* what was pulled so far */
 void lower_reshape_index(lp_kernel *k, int from_rank, const int64_t *from, const lp_ref *index, int to_rank, const int64_t *to, lp_ref *to_index);
 uint8_t lower_streams(const lower_ctx *lx, ir_ref r);                      /* lower_stream.c: lp_stmt.stream of stores of result r */
+uint8_t lower_streams_of(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref r);
 void lower_stream_stores(lower_ctx *lx);                                  /* the same of all stores of the kernel */
 bool lower_inside(const lower_ctx *lx, ir_ref r);                         /* a row of this kernel? */
 ir_ref lower_first(const lower_ctx *lx);                                  /* rows of the kernel are among first..last */

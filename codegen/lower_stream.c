@@ -8,7 +8,8 @@
  * faster copies from 16 MiB on, and half the speed where the result would still have been in L3). So what counts is how much memory is
  * touched from this kernel to the first that reads the result; a result that nobody reads (an output) waits for a whole run.
  *
- * A result written over what is in the caches anyway (in place) is never streamed. */
+ * A result written over what is in the caches anyway (in place) is never streamed. Of two kernels that are alike one may be followed by its
+ * reader and the other not, so this is a part of what makes them alike (kernels.c). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,26 +48,27 @@ static void mark_live(const lp_kernel *k, lp_ref e, bool *seen) {
   for (int i = 0; i < 3; i++) mark_live(k, k->exprs[e].a[i], seen);
 }
 
-uint8_t lower_streams(const lower_ctx *lx, ir_ref r) {
-  const ir_graph *g = lx->g;
-  int64_t share = lx->cpu->l3 / 2 < L3_SHARE ? lx->cpu->l3 / 2 : L3_SHARE, own = bytes_of(g, r);
+uint8_t lower_streams_of(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_ref r) {
+  int64_t share = cpu->l3 / 2 < L3_SHARE ? cpu->l3 / 2 : L3_SHARE, own = bytes_of(g, r);
   uint32_t n;
   static const char *const names[2] = {"inplace", "reuse"};
   if (own < LEAST) return 0;
   for (int i = 0; i < 2; i++) {
-    const int64_t *v = ir_kernel_get(g, lx->region, names[i], &n);
+    const int64_t *v = ir_kernel_get(g, region, names[i], &n);
     for (uint32_t j = 0; v && j + 1 < n; j += 2)
       if (v[j] == (int64_t)r) return 0;
   }
   bool output = false, read = false;
   for (uint32_t i = 0; i < g->n_outputs; i++) output |= g->outputs[i].value == r;
   for (uint32_t i = 0; i < g->n_effects; i++) output |= ir_at(g, g->effects[i])->args[1] == r;
-  for (ir_ref u = lower_last(lx) + 1; u < g->n_nodes && !read; u++)
+  for (ir_ref u = g->kernels[region].last + 1; u < g->n_nodes && !read; u++)
     for (uint32_t i = 0; i < ir_at(g, u)->n_args; i++) read |= ir_at(g, u)->args[i] == r && ir_at(g, u)->region;
-  int64_t bytes = own + touched(g, read ? lower_first(lx) : 1, r, share);
+  int64_t bytes = own + touched(g, read ? g->kernels[region].first : 1, r, share);
   if (bytes < share) return 0;
   return output ? LP_CHECK : LP_STREAM;       /* what the user binds may stand anywhere */
 }
+
+uint8_t lower_streams(const lower_ctx *lx, ir_ref r) { return lower_streams_of(lx->g, lx->region, lx->cpu, r); }
 
 static void stream_stores(lp_stmt *s, int buffer, uint8_t stream) {
   for (; s; s = s->next) {
