@@ -136,7 +136,7 @@ static const char all_ops[] =
   "func @all(%x: f32[4,6], param %p: f32[4,6], %i: i64[4,6], %b: bool[4,6], %seed: u64[], %step: u64[], %start: i64[2], %im: f32[2,3,8,8], %s: f32[]) -> () {\n"
   "  %const = const(value=1.5) : f32[]\n"
   "  %iota = iota(axis=1) : i32[4,6]\n"
-  "  %random = random(%seed, %step, stream=3) : u32[5]\n"
+  "  %random = random(%seed, %step, stream=3) : u16[5]\n"
   "  %select = select(%b, %x, %p) : f32[4,6]\n"
   "  %cast = cast(%x) : f16[4,6]\n"
   "  %bitcast = bitcast(%x) : u32[4,6]\n"
