@@ -68,8 +68,8 @@ int bench_program(const cli_args *a) {
     char figure[160], bar[60];
     snprintf(figure, sizeof figure, "%.2f ms [%.2f, %.2f] over %d starts; the first step is done after %.1f ms, another takes %.1f", s.median, s.low, s.high, (int)runs, bench_stats(ms[STEP], (int)runs).median, bench_stats(ms[LATER], (int)runs).median);
     snprintf(bar, sizeof bar, "at most %.0f ms", MOST_MS);
-    json_array_append_new(json_object_get(run, "rows"), json_pack("{s:s, s:i, s:i, s:b, s:s, s:s}", "workload", "ahead of time, start to first step", "threads", (int)threads, "item", 10, "met", s.median <= MOST_MS, "figure", figure, "bar", bar));
-    printf("start to first step: %s (%s)\n", figure, bar);
+    json_array_append_new(json_object_get(run, "rows"), json_pack("{s:s, s:i, s:i, s:b, s:s, s:s}", "workload", "ahead of time, start until ready for the first step", "threads", (int)threads, "item", 10, "met", s.median <= MOST_MS, "figure", figure, "bar", bar));
+    printf("start until ready for the first step: %s (%s)\n", figure, bar);
     failed = bench_finish(a, run, &err);
   }
   for (int k = 0; k < N_MARKS; k++) free(ms[k]);

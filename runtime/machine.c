@@ -42,6 +42,9 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
     memcpy(out, &s0, sizeof out);                                                                                         \
     return (double)out[0] + (to != NULL);                                                                                 \
   }
+/* What was read, as a number, so that reading is not for nothing. */
+#define kept(v) (((const union { __typeof__(v) all; int first; }){v}).first)
+
 /* Reads, or copies, bytes (a multiple of 8 vectors) of memory. */
 #define AHEAD 1024                                       /* bytes between what is read and what is asked for */
 #define MEMORY_LOOPS(BITS, TARGET, V, LOAD, STORE, STREAM, OR)                                                                    \
@@ -53,10 +56,7 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
         s0 = OR(s0, LOAD(x + i)); s1 = OR(s1, LOAD(x + i + 1)); s2 = OR(s2, LOAD(x + i + 2)); s3 = OR(s3, LOAD(x + i + 3)); \
         s0 = OR(s0, LOAD(x + i + 4)); s1 = OR(s1, LOAD(x + i + 5)); s2 = OR(s2, LOAD(x + i + 6)); s3 = OR(s3, LOAD(x + i + 7)); \
       }                                                                                                                   \
-    s0 = OR(OR(s0, s1), OR(s2, s3));                                                                                      \
-    int out[sizeof(V) / sizeof(int)];                                                                                     \
-    memcpy(out, &s0, sizeof out);                                                                                         \
-    return out[0] + (to != NULL);                                                                                         \
+    return kept(OR(OR(s0, s1), OR(s2, s3)));                                                                              \
   }                                                                                                                       \
   __attribute__((target(TARGET))) static double fetch_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {  \
     const V *x = data;                                   /* four places at once, and lines asked for ahead */             \
@@ -72,10 +72,7 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
       }                                                                                                                   \
       for (size_t i = 4 * quarter; i < bytes / sizeof(V); i++) s0 = OR(s0, LOAD(x + i));                                  \
     }                                                                                                                     \
-    s0 = OR(OR(s0, s1), OR(s2, s3));                                                                                      \
-    int out[sizeof(V) / sizeof(int)];                                                                                     \
-    memcpy(out, &s0, sizeof out);                                                                                         \
-    return out[0] + (to != NULL);                                                                                         \
+    return kept(OR(OR(s0, s1), OR(s2, s3)));                                                                              \
   }                                                                                                                       \
   __attribute__((target(TARGET))) static double copy_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {   \
     const V *x = data;                                                                                                    \

@@ -33,9 +33,9 @@ static double onecycle(const tt_schedule *s, double u, double n) {
   return u <= top ? between(start, s->lr, u / top) : between(s->lr, start / 1e4, fmin(1, (u - top) / (n - 1 - top)));
 }
 
-static const struct { const char *name; double (*rate)(const tt_schedule *, double u, double n); bool wants_total, wants_size; } rows[] = {
-  {"constant", constant}, {"step", step, .wants_size = true}, {"cosine", cosine, .wants_total = true}, {"cosine_restarts", cosine_restarts, .wants_size = true},
-  {"exponential", exponential}, {"polynomial", polynomial, .wants_total = true}, {"multistep", multistep}, {"onecycle", onecycle, .wants_total = true}};
+static const struct { const char *name; double (*rate)(const tt_schedule *, double u, double n); bool wants_total, wants_size, wants_gamma; } rows[] = {
+  {"constant", constant}, {"step", step, .wants_size = true, .wants_gamma = true}, {"cosine", cosine, .wants_total = true}, {"cosine_restarts", cosine_restarts, .wants_size = true},
+  {"exponential", exponential, .wants_gamma = true}, {"polynomial", polynomial, .wants_total = true}, {"multistep", multistep, .wants_gamma = true}, {"onecycle", onecycle, .wants_total = true}};
 enum { ROWS = sizeof rows / sizeof *rows };
 
 static int find(const char *name) {
@@ -71,6 +71,7 @@ tt_status rt_schedule_check(const tt_schedule *s, tt_error *err) {
   else if (rows[row].rate == onecycle && s->total - s->warmup < 7) wrong = "wants at least 7 steps behind its warmup";
   else if (rows[row].rate == multistep && s->milestones[0] < 1) wrong = "wants milestones, the steps at which the rate is cut";
   else if (!isfinite(s->gamma) || s->gamma < 0) wrong = "wants a gamma that is a finite number, not below 0";
+  else if (rows[row].wants_gamma && s->gamma == 0) wrong = "wants a gamma above 0";
   else if (rows[row].rate == polynomial && !(s->power > 0)) wrong = "wants a power above 0";
   for (int i = 1; !wrong && i < TT_MILESTONES && s->milestones[i]; i++)
     if (s->milestones[i] <= s->milestones[i - 1]) wrong = "wants milestones that grow";

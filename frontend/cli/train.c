@@ -138,6 +138,7 @@ int cli_train(const cli_args *a) {
   const char *save = cli_get(a, "save", NULL);
   if (lr <= 0) return cli_usage(a, "--lr wants a number above 0");
   if (clip < 0 || gamma < 0) return cli_usage(a, "--clip-norm and --gamma want numbers of at least 0");
+  if (!strcmp(schedule, "exponential") && !cli_has(a, "gamma")) return cli_usage(a, "--schedule exponential wants --gamma, the factor of each step, such as 0.9995");
   if (power <= 0) return cli_usage(a, "--power wants a number above 0");
   if (save && !can_write(save, &err)) return cli_fail(&err);
   if (cli_has(a, "resume") && !cli_has(a, "checkpoint")) return cli_usage(a, "--resume goes with --checkpoint DIR");

@@ -96,7 +96,7 @@ static tt_val transposed(tt_call *c, tt_val x, tt_val w, tt_val b, int n, const 
                          (long long)extra[i], (long long)a.x_dilation[i], (long long)a.dilation[i]);
     int64_t whole = (size - 1) * a.x_dilation[i] + a.dilation[i] * (k - 1) + 1, length = whole - 2 * padding[i] + extra[i], room = a.dilation[i] * (k - 1) - padding[i];
     if (length < 1) return trace_wrong(c, "pad less", "a padding of %lld leaves nothing of %lld", (long long)padding[i], (long long)whole);
-    /* A padding beyond the kernel cuts what is computed: none here has it, but PyTorch allows it. */
+    /* A padding larger than the kernel's reach cuts results off, which a convolution cannot: the slice below does. */
     crop[i] = room < 0 ? -room : 0;
     a.lo[i] = room < 0 ? 0 : room, a.hi[i] = room + extra[i] < 0 ? 0 : room + extra[i];
     xs.dim[xs.rank++] = size, s.dim[s.rank++] = length, bs.dim[bs.rank++] = 1;
@@ -109,24 +109,23 @@ static tt_val transposed(tt_call *c, tt_val x, tt_val w, tt_val b, int n, const 
   return (tt_val){c->t, y};
 }
 
-tt_val tt_f_conv_at(tt_here here, tt_val x, tt_val w, tt_val b, tt_conv_options o) {
+typedef tt_val convolution(tt_call *c, tt_val x, tt_val w, tt_val b, int n, const tt_conv_options *o);
+
+/* Either with weights given, in as many dimensions as they have. */
+static tt_val functional(tt_here here, const char *op, convolution *run, const char *layout, tt_val x, tt_val w, tt_val b, const tt_conv_options *o) {
   tt_val args[3] = {x, w, b};
-  __attribute__((cleanup(trace_close))) tt_call call = trace_open("conv", here, args, trace_is(b) ? 3 : 2);
+  __attribute__((cleanup(trace_close))) tt_call call = trace_open(op, here, args, trace_is(b) ? 3 : 2);
   if (!call.g) DONE(0);
   int n = tt_rank(w) - 2;
-  if (n < 1 || n > 3 || tt_rank(x) != n + 2)
-    WRONG("give x [N, C, *D] and w [out, C / groups, *K] with 1 to 3 spatial axes", "ranks %d and %d", tt_rank(x), tt_rank(w));
-  return convolve(&call, x, w, b, n, &o);
+  if (n < 1 || n > 3 || tt_rank(x) != n + 2) WRONG(layout, "ranks %d and %d", tt_rank(x), tt_rank(w));
+  return run(&call, x, w, b, n, o);
 }
 
+tt_val tt_f_conv_at(tt_here here, tt_val x, tt_val w, tt_val b, tt_conv_options o) {
+  return functional(here, "conv", convolve, "give x [N, C, *D] and w [out, C / groups, *K] with 1 to 3 spatial axes", x, w, b, &o);
+}
 tt_val tt_f_conv_transpose_at(tt_here here, tt_val x, tt_val w, tt_val b, tt_conv_options o) {
-  tt_val args[3] = {x, w, b};
-  __attribute__((cleanup(trace_close))) tt_call call = trace_open("conv_transpose", here, args, trace_is(b) ? 3 : 2);
-  if (!call.g) DONE(0);
-  int n = tt_rank(w) - 2;
-  if (n < 1 || n > 3 || tt_rank(x) != n + 2)
-    WRONG("give x [N, C, *D] and w [C, out / groups, *K] with 1 to 3 spatial axes", "ranks %d and %d", tt_rank(x), tt_rank(w));
-  return transposed(&call, x, w, b, n, &o);
+  return functional(here, "conv_transpose", transposed, "give x [N, C, *D] and w [C, out / groups, *K] with 1 to 3 spatial axes", x, w, b, &o);
 }
 
 /* The layer of either: a weight [out, channels/groups, *k], or [channels, out/groups, *k] of the transposed one, and a bias. */

@@ -182,7 +182,7 @@ Test(emit, every_op_and_type, .timeout = 120) {
     for (int t = 0; t < TT_N_DTYPES; t++) {
       if (op != IR_select && !tt_dtype_in((tt_dtype)t, info->takes)) continue;
       tt_dtype out = info->gives_bool ? TT_BOOL : (tt_dtype)t;
-      limits[n] = !is_function((ir_op)op) ? 0 : t == TT_F32 ? (op == IR_tanh || op == IR_erf ? 6 : 4) : t == TT_F64 ? 8 : 1;
+      limits[n] = !is_function((ir_op)op) ? 0 : t == TT_F32 ? 4 : t == TT_F64 ? 8 : 1;
       ks[n++] = one_op((ir_op)op, (tt_dtype)t, out, info->arity, lane_counts[pick % 5], lengths[pick % 9]);
       pick++;
     }

@@ -275,10 +275,11 @@ Test(train, wrong_options_and_checkpoints, .timeout = 60) {
 #define FAILS(change, code, text) { tt_error err = {0}; o = good; change; cr_assert_eq(tt_fit(&o, NULL, &err), code, "%s", err.message); cr_assert_not_null(strstr(err.message, text), "%s", err.message); }
   FAILS(o.schedule.name = "linear", TT_INVALID, "schedule linear is not known")
   FAILS(o.schedule.name = "multistep", TT_INVALID, "wants milestones, the steps")
-  FAILS((o.schedule.name = "multistep", o.schedule.milestones[0] = 5, o.schedule.milestones[1] = 5), TT_INVALID, "milestones that grow")
+  FAILS((o.schedule.name = "multistep", o.schedule.gamma = 0.5, o.schedule.milestones[0] = 5, o.schedule.milestones[1] = 5), TT_INVALID, "milestones that grow")
   FAILS(o.schedule.name = "cosine_restarts", TT_INVALID, "step_size of at least 1")
   FAILS(o.schedule.name = "polynomial", TT_INVALID, "a power above 0")
   FAILS((o.schedule.name = "onecycle", o.schedule.total = 11), TT_INVALID, "at least 7 steps")
+  FAILS(o.schedule.name = "exponential", TT_INVALID, "a gamma above 0")
   FAILS(o.schedule.gamma = NAN, TT_INVALID, "a gamma that is")
   FAILS(o.schedule.total = 5, TT_INVALID, "greater than its warmup")
   FAILS(o.loader.batch = 4, TT_INVALID, "x wants f32[8,4], it is given f32[4,4]")
