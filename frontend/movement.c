@@ -115,14 +115,16 @@ tt_val tt_select_at(tt_here here, tt_val x, int axis, int64_t index) {
   return tt_squeeze_at(here, (tt_val){x.trace, ir_slice_axis(g, x.ref, i, at, at + 1, 1)}, i);
 }
 
-/* One axis extended by copies of its ends (replicate), or by what a mirror there shows (reflect). */
+/* One axis extended by copies of its ends (replicate), by what a mirror there shows (reflect), or by its other end (circular). */
 static ir_ref pad_axis(ir_graph *g, tt_val x, int i, int64_t lo, int64_t hi, tt_pad_mode mode) {
   ir_ref part[3];
   int64_t n = tt_dim(x, i);
   int count = 0;
   if (lo && mode == TT_PAD_REPLICATE) part[count++] = ir_broadcast_to(g, ir_slice_axis(g, x.ref, i, 0, 1, 1), replaced(x, i, lo));
   if (lo && mode == TT_PAD_REFLECT) part[count++] = ir_reverse(g, ir_slice_axis(g, x.ref, i, 1, lo + 1, 1), &i, 1);
+  if (lo && mode == TT_PAD_CIRCULAR) part[count++] = ir_slice_axis(g, x.ref, i, n - lo, n, 1);
   part[count++] = x.ref;
+  if (hi && mode == TT_PAD_CIRCULAR) part[count++] = ir_slice_axis(g, x.ref, i, 0, hi, 1);
   if (hi && mode == TT_PAD_REPLICATE) part[count++] = ir_broadcast_to(g, ir_slice_axis(g, x.ref, i, n - 1, n, 1), replaced(x, i, hi));
   if (hi && mode == TT_PAD_REFLECT) part[count++] = ir_reverse(g, ir_slice_axis(g, x.ref, i, n - 1 - hi, n - 1, 1), &i, 1);
   return count == 1 ? x.ref : ir_concat(g, part, count, i);
@@ -134,6 +136,7 @@ tt_val tt_pad_at(tt_here here, tt_val x, tt_ints pads, tt_pad_mode mode, double 
   int64_t lo[TT_MAX_RANK] = {0}, hi[TT_MAX_RANK] = {0}, interior[TT_MAX_RANK] = {0};
   if (pads.n % 2 || pads.n > 2 * rank)
     WRONG("give lo, hi of the last axis, then of the one before, ...", "%d numbers do not go with rank %d", pads.n, rank);
+  if (mode < TT_PAD_CONSTANT || mode > TT_PAD_CIRCULAR) WRONG("use TT_PAD_CONSTANT, TT_PAD_REPLICATE, TT_PAD_REFLECT or TT_PAD_CIRCULAR", "there is no mode %d", (int)mode);
   tt_val y = x;
   for (int k = 0; k < pads.n / 2 && y.ref; k++) {
     int i = rank - 1 - k;
@@ -149,6 +152,8 @@ tt_val tt_pad_at(tt_here here, tt_val x, tt_ints pads, tt_pad_mode mode, double 
     if (a < 0 || b < 0) WRONG("use tt_slice to cut off", "the padding of axis %d is negative", i);
     if (mode == TT_PAD_REFLECT && (a >= n || b >= n))
       WRONG("pad by less than the size", "axis %d of size %lld cannot be reflected by %lld", i, (long long)n, (long long)(a > b ? a : b));
+    if (mode == TT_PAD_CIRCULAR && (a > n || b > n))
+      WRONG("pad by at most the size", "axis %d of size %lld cannot be wrapped around by %lld", i, (long long)n, (long long)(a > b ? a : b));
     if (mode == TT_PAD_REPLICATE && n == 0 && (a || b)) WRONG("give an axis of at least one element", "axis %d is empty", i);
     y.ref = pad_axis(g, y, i, a, b, mode);
   }
@@ -311,4 +316,14 @@ tt_val tt_pixel_shuffle_at(tt_here here, tt_val x, int64_t factor) {
   ir_ref r = ir_reshape(g, x.ref, TT_SHAPE(n, c, f, f, h, w));
   if (r) r = ir_permute(g, r, (const int[]){0, 1, 4, 2, 5, 3});
   DONE(r ? ir_reshape(g, r, TT_SHAPE(n, c, h * f, w * f)) : 0);
+}
+
+tt_val tt_pixel_unshuffle_at(tt_here here, tt_val x, int64_t factor) {
+  OPEN("pixel_unshuffle", here, x);
+  if (tt_rank(x) != 4 || factor < 1 || factor > INT16_MAX || tt_dim(x, 2) % factor || tt_dim(x, 3) % factor)
+    WRONG("give [N, C, H*f, W*f]", "a factor of %lld needs rank 4 and multiples of it in height and width", (long long)factor);
+  int64_t f = factor, n = tt_dim(x, 0), c = tt_dim(x, 1), h = tt_dim(x, 2) / f, w = tt_dim(x, 3) / f;
+  ir_ref r = ir_reshape(g, x.ref, TT_SHAPE(n, c, h, f, w, f));
+  if (r) r = ir_permute(g, r, (const int[]){0, 1, 3, 5, 2, 4});
+  DONE(r ? ir_reshape(g, r, TT_SHAPE(n, c * f * f, h, w)) : 0);
 }

@@ -1,4 +1,4 @@
-/* nn.h: layers, their functional forms, and losses; tinytorch.h includes it. A layer takes a value and a name, declares its parameters
+/* nn.h: layers and their functional forms; tinytorch.h includes it. A layer takes a value and a name, declares its parameters
  * under that name and applies them; its options are named: tt_conv2d(x, "conv1", 32, 3, .padding = 1, .no_bias = true). A tt_f_NAME
  * takes its weights as values. Layouts are PyTorch's: images NCHW, convolution weights [out, in/groups, *k], linear weights [out, in]. */
 #ifndef TT_NN_H
@@ -75,6 +75,15 @@ TT_API tt_val tt_batch_norm_at(tt_here, tt_val x, const char *name, tt_norm_opti
 /* Ba et al. 2016. Over the last n_axes axes; parameters name.weight, name.bias of their shape. */
 TT_API tt_val tt_layer_norm_at(tt_here, tt_val x, const char *name, int n_axes, tt_norm_options o);
 #define tt_layer_norm(x, name, n_axes, ...) tt_layer_norm_at(TT_HERE, x, name, n_axes, (tt_norm_options){__VA_ARGS__})
+/* Wu & He 2018. x [N,C,*]: the channels of a sample in `groups` equal groups, each to mean 0, variance 1; parameters name.weight, .bias [C]. */
+TT_API tt_val tt_group_norm_at(tt_here, tt_val x, const char *name, int64_t groups, tt_norm_options o);
+#define tt_group_norm(x, name, groups, ...) tt_group_norm_at(TT_HERE, x, name, groups, (tt_norm_options){__VA_ARGS__})
+/* Ulyanov et al. 2016. x [N,C,*]: each channel of each sample; parameters as above (PyTorch's has them with affine=True only). */
+TT_API tt_val tt_instance_norm_at(tt_here, tt_val x, const char *name, tt_norm_options o);
+#define tt_instance_norm(x, name, ...) tt_instance_norm_at(TT_HERE, x, name, (tt_norm_options){__VA_ARGS__})
+/* Zhang & Sennrich 2019. Over the last n_axes axes: x / sqrt(mean of x^2 + eps) * weight; eps 0: 1e-6. Parameter name.weight of their shape. */
+TT_API tt_val tt_rms_norm_at(tt_here, tt_val x, const char *name, int n_axes, tt_norm_options o);
+#define tt_rms_norm(x, name, n_axes, ...) tt_rms_norm_at(TT_HERE, x, name, n_axes, (tt_norm_options){__VA_ARGS__})
 /* mean, var: running statistics [C] going in; new_mean, new_var: coming out (may be NULL). w and b may be {0}. */
 TT_API tt_val tt_f_batch_norm_at(tt_here, tt_val x, tt_val w, tt_val b, tt_val mean, tt_val var, bool training, double momentum, double eps,
                                  tt_val *new_mean, tt_val *new_var);
@@ -95,6 +104,21 @@ TT_API tt_val tt_f_rms_norm_at(tt_here, tt_val x, tt_val w, int n_axes, double e
  * from the inputs seed and step, which are added to the trace, and from which dropout of the trace this is. */
 TT_API tt_val tt_dropout_at(tt_here, tt_val x, double p);
 #define tt_dropout(x, p) tt_dropout_at(TT_HERE, x, p)
+/* Stochastic depth, Huang et al. 2016: in training the samples x[i] as wholes are 0 with probability p, else x / (1 - p): for the branch that a
+ * residual connection adds, tt_add(x, tt_drop_path(branch(x), p)). x [N,...]. */
+TT_API tt_val tt_drop_path_at(tt_here, tt_val x, double p);
+#define tt_drop_path(x, p) tt_drop_path_at(TT_HERE, x, p)
+
+/* -- Activations with weights (their functions stand in ops.h) --------------------------------------------------------- */
+
+/* He et al. 2015: the slope below 0 is learned, one for all (slopes 1) or one a channel of x [N,C,*] (slopes C); it begins at 0.25. Parameter name.weight [slopes]. */
+TT_API tt_val tt_prelu_at(tt_here, tt_val x, const char *name, int64_t slopes);
+#define tt_prelu(x, name, slopes) tt_prelu_at(TT_HERE, x, name, slopes)
+/* Shazeer 2020: down(silu(gate(x)) * up(x)), three linear layers without biases, of `hidden` features between; x [*,E]. Parameters name.gate_proj.weight,
+ * name.up_proj.weight [hidden,E], name.down_proj.weight [E,hidden]. */
+TT_API tt_val tt_swiglu_at(tt_here, tt_val x, const char *name, int64_t hidden);
+#define tt_swiglu(x, name, hidden) tt_swiglu_at(TT_HERE, x, name, hidden)
+
 /* -- Embedding and attention ------------------------------------------------------------------------------------------- */
 
 /* index of any shape -> [*,d]: rows of the parameter name.weight [n,d], from N(0, 1). */
@@ -102,6 +126,9 @@ TT_API tt_val tt_embedding_at(tt_here, tt_val index, const char *name, int64_t n
 #define tt_embedding(index, name, n, d) tt_embedding_at(TT_HERE, index, name, n, d)
 typedef enum { TT_BAG_SUM, TT_BAG_MEAN, TT_BAG_MAX } tt_bag_mode;
 TT_API tt_val tt_f_embedding_at(tt_here, tt_val index, tt_val w);
+/* index [B,L] -> [B,d]: sum, mean or maximum of the L rows of each bag. Parameter as embedding's. */
+TT_API tt_val tt_embedding_bag_at(tt_here, tt_val index, const char *name, int64_t n, int64_t d, tt_bag_mode mode);
+#define tt_embedding_bag(index, name, n, d, mode) tt_embedding_bag_at(TT_HERE, index, name, n, d, mode)
 TT_API tt_val tt_f_embedding_bag_at(tt_here, tt_val index, tt_val w, tt_bag_mode mode);      /* index [B,L], w [n,d] -> [B,d] */
 #define tt_f_embedding(index, w) tt_f_embedding_at(TT_HERE, index, w)
 #define tt_f_embedding_bag(index, w, mode) tt_f_embedding_bag_at(TT_HERE, index, w, mode)
@@ -136,98 +163,29 @@ typedef struct {
 TT_API tt_val tt_rotary_embedding_at(tt_here, tt_val x, tt_rotary_options o);
 #define tt_rotary_embedding(x, ...) tt_rotary_embedding_at(TT_HERE, x, (tt_rotary_options){__VA_ARGS__})
 
-/* -- Sequential: layers as data, named "0", "1", ... in the present scope, as torch.nn.Sequential names them ------------ */
+/* -- Transformers ------------------------------------------------------------------------------------------------------ */
 
-typedef struct tt_layer {
-  tt_val (*apply)(tt_here here, tt_val x, const char *name, const struct tt_layer *layer);
-  tt_here here;
-  int64_t n, kernel;
-  double number;
-  tt_conv_options conv;
-  tt_linear_options linear;
-  tt_pool_options pool;
-  tt_norm_options norm;
-  tt_val (*function)(tt_val x, void *arg); void *arg;
-} tt_layer;
-TT_API tt_val tt_sequential_at(tt_here, tt_val x, const tt_layer *layers, int n);
-/* tt_sequential(x, TT_CONV2D(32, 3), TT_RELU, TT_FLATTEN, TT_LINEAR(10)) */
-#define tt_sequential(x, ...) tt_sequential_at(TT_HERE, x, (const tt_layer[]){__VA_ARGS__}, (int)(sizeof((const tt_layer[]){__VA_ARGS__}) / sizeof(tt_layer)))
-TT_API tt_val tt_apply_linear(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_conv2d(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_max_pool2d(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_avg_pool2d(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_adaptive_avg_pool2d(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_batch_norm(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_layer_norm(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_dropout(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_self_attention(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_relu(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_gelu(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_sigmoid(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_tanh(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_softmax(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_flatten(tt_here, tt_val, const char *, const tt_layer *);
-TT_API tt_val tt_apply_function(tt_here, tt_val, const char *, const tt_layer *);
-#define TT_LAYER(apply_, ...) {.apply = tt_apply_##apply_, .here = {__FILE__, __LINE__}, __VA_ARGS__}
-#define TT_LINEAR(out, ...) TT_LAYER(linear, .n = (out), .linear = {__VA_ARGS__})
-#define TT_CONV2D(out, size, ...) TT_LAYER(conv2d, .n = (out), .kernel = (size), .conv = {__VA_ARGS__})
-#define TT_MAX_POOL2D(size, ...) TT_LAYER(max_pool2d, .n = (size), .pool = {__VA_ARGS__})
-#define TT_AVG_POOL2D(size, ...) TT_LAYER(avg_pool2d, .n = (size), .pool = {__VA_ARGS__})
-#define TT_ADAPTIVE_AVG_POOL2D(size) TT_LAYER(adaptive_avg_pool2d, .n = (size))
-#define TT_BATCH_NORM TT_LAYER(batch_norm)
-#define TT_LAYER_NORM(n_axes, ...) TT_LAYER(layer_norm, .n = (n_axes), .norm = {__VA_ARGS__})
-#define TT_DROPOUT(p) TT_LAYER(dropout, .number = (p))
-#define TT_SELF_ATTENTION(d) TT_LAYER(self_attention, .n = (d))
-#define TT_RELU TT_LAYER(relu)
-#define TT_GELU TT_LAYER(gelu)
-#define TT_SIGMOID TT_LAYER(sigmoid)
-#define TT_TANH TT_LAYER(tanh)
-#define TT_SOFTMAX TT_LAYER(softmax)                     /* over the last axis */
-#define TT_FLATTEN TT_LAYER(flatten)                     /* from axis 1 */
-#define TT_FUNCTION(f, argument) TT_LAYER(function, .function = (f), .arg = (argument))    /* f(x, arg), in the scope of its number */
-
-/* -- Losses. reduction: the mean unless said; x and y of equal shapes unless said ---------------------------------------- */
-
-typedef enum { TT_MEAN, TT_SUM, TT_NONE, TT_BATCHMEAN } tt_reduction;          /* BATCHMEAN: sum / first dim */
+typedef enum { TT_ACT_RELU, TT_ACT_GELU, TT_ACT_GELU_TANH, TT_ACT_SILU } tt_activation;
 typedef struct {
-  tt_reduction reduction;
-  tt_val weight;                   /* [C], of classes */
-  double label_smoothing;          /* 0 .. 1; Szegedy et al. 2015 */
-  bool ignoring; int64_t ignore_index;     /* ignoring: integer labels equal to ignore_index count for nothing */
-} tt_cross_entropy_options;
-/* x: logits [N,C] or [N,C,*D]; y: integer labels [N] or [N,*D], or probabilities of x's shape and type. The mean is over what counts,
- * weighted for integer labels. When x is a softmax over its classes its logits are used, and the trace has a warning that names both
- * lines. */
-TT_API tt_val tt_cross_entropy_at(tt_here, tt_val x, tt_val y, tt_cross_entropy_options o);
-#define tt_cross_entropy(x, y, ...) tt_cross_entropy_at(TT_HERE, x, y, (tt_cross_entropy_options){__VA_ARGS__})
-/* x: log-probabilities, y: integer labels, as in cross_entropy. */
-TT_API tt_val tt_nll_at(tt_here, tt_val x, tt_val y, tt_cross_entropy_options o);
-#define tt_nll(x, y, ...) tt_nll_at(TT_HERE, x, y, (tt_cross_entropy_options){__VA_ARGS__})
-TT_API tt_val tt_mse_at(tt_here, tt_val x, tt_val y, tt_reduction r);
-TT_API tt_val tt_l1_at(tt_here, tt_val x, tt_val y, tt_reduction r);
-TT_API tt_val tt_huber_at(tt_here, tt_val x, tt_val y, double delta, tt_reduction r);          /* Huber 1964 */
-TT_API tt_val tt_smooth_l1_at(tt_here, tt_val x, tt_val y, double beta, tt_reduction r);       /* huber / beta */
-TT_API tt_val tt_binary_cross_entropy_at(tt_here, tt_val x, tt_val y, tt_reduction r);         /* x: probabilities; logarithms >= -100 */
-TT_API tt_val tt_binary_cross_entropy_with_logits_at(tt_here, tt_val x, tt_val y, tt_val weight, tt_val pos_weight, tt_reduction r);   /* weights broadcast; {0}: none */
-TT_API tt_val tt_kl_div_at(tt_here, tt_val x, tt_val y, bool log_target, tt_reduction r);      /* x: log-probabilities; y: probabilities, or their logarithms */
-TT_API tt_val tt_hinge_embedding_at(tt_here, tt_val x, tt_val y, double margin, tt_reduction r);       /* y: 1 or -1, of x's type or integers */
-TT_API tt_val tt_cosine_embedding_at(tt_here, tt_val a, tt_val b, tt_val y, double margin, tt_reduction r);    /* a, b [N,D], y [N]: 1 or -1 */
-TT_API tt_val tt_triplet_margin_at(tt_here, tt_val anchor, tt_val positive, tt_val negative, double margin, double p, tt_reduction r);   /* [N,D] */
-TT_API tt_val tt_multi_margin_at(tt_here, tt_val x, tt_val y, double margin, tt_reduction r);  /* x [N,C], y integers [N] */
-TT_API tt_val tt_gaussian_nll_at(tt_here, tt_val x, tt_val y, tt_val var, bool full, double eps, tt_reduction r);
-TT_API tt_val tt_poisson_nll_at(tt_here, tt_val x, tt_val y, bool log_input, bool full, double eps, tt_reduction r);
-#define tt_mse(x, y, r) tt_mse_at(TT_HERE, x, y, r)
-#define tt_l1(x, y, r) tt_l1_at(TT_HERE, x, y, r)
-#define tt_huber(x, y, delta, r) tt_huber_at(TT_HERE, x, y, delta, r)
-#define tt_smooth_l1(x, y, beta, r) tt_smooth_l1_at(TT_HERE, x, y, beta, r)
-#define tt_binary_cross_entropy(x, y, r) tt_binary_cross_entropy_at(TT_HERE, x, y, r)
-#define tt_binary_cross_entropy_with_logits(x, y, weight, pos_weight, r) tt_binary_cross_entropy_with_logits_at(TT_HERE, x, y, weight, pos_weight, r)
-#define tt_kl_div(x, y, log_target, r) tt_kl_div_at(TT_HERE, x, y, log_target, r)
-#define tt_hinge_embedding(x, y, margin, r) tt_hinge_embedding_at(TT_HERE, x, y, margin, r)
-#define tt_cosine_embedding(a, b, y, margin, r) tt_cosine_embedding_at(TT_HERE, a, b, y, margin, r)
-#define tt_triplet_margin(anchor, positive, negative, margin, p, r) tt_triplet_margin_at(TT_HERE, anchor, positive, negative, margin, p, r)
-#define tt_multi_margin(x, y, margin, r) tt_multi_margin_at(TT_HERE, x, y, margin, r)
-#define tt_gaussian_nll(x, y, var, full, eps, r) tt_gaussian_nll_at(TT_HERE, x, y, var, full, eps, r)
-#define tt_poisson_nll(x, y, log_input, full, eps, r) tt_poisson_nll_at(TT_HERE, x, y, log_input, full, eps, r)
+  bool norm_first;                 /* x + f(norm(x)), Xiong et al. 2020; else norm(x + f(x)), Vaswani et al. 2017 */
+  bool causal;                     /* self-attention: row t sees rows 0 .. t only */
+  tt_val mask, memory_mask;        /* of self-attention, and of attention to the memory: as in tt_attention_options; {0}: none */
+  tt_activation activation;
+  double dropout;                  /* of each branch's result, and inside the feed-forward one */
+  double drop_path;                /* of each branch: tt_drop_path */
+  double eps;                      /* 0: 1e-5 */
+  bool no_bias;                    /* no biases in linear layers and attention */
+} tt_transformer_options;
+/* One block. x [B,T,E] -> [B,T,E]: self-attention, then linear2(activation(linear1(x))) with `hidden` features between, each with a residual connection and a layer
+ * norm. Parameters as torch.nn.TransformerEncoderLayer's: name.self_attn.*, .linear1.*, .linear2.*, .norm1.*, .norm2.* */
+TT_API tt_val tt_transformer_encoder_at(tt_here, tt_val x, const char *name, int64_t heads, int64_t hidden, tt_transformer_options o);
+#define tt_transformer_encoder(x, name, heads, hidden, ...) tt_transformer_encoder_at(TT_HERE, x, name, heads, hidden, (tt_transformer_options){__VA_ARGS__})
+/* Between the two, rows of x also attend to memory [B,S,E]. Parameters as torch.nn.TransformerDecoderLayer's: name.multihead_attn.* and .norm3.* besides. */
+TT_API tt_val tt_transformer_decoder_at(tt_here, tt_val x, tt_val memory, const char *name, int64_t heads, int64_t hidden, tt_transformer_options o);
+#define tt_transformer_decoder(x, memory, name, heads, hidden, ...) tt_transformer_decoder_at(TT_HERE, x, memory, name, heads, hidden, (tt_transformer_options){__VA_ARGS__})
+/* Dosovitskiy et al. 2021. x [N,C,H,W] -> [N,T,d], T = H/patch * W/patch: each patch, row by row, through one linear map, which is a convolution of that size and stride.
+ * H and W are multiples of patch. Parameters name.proj.weight [d,C,patch,patch], name.proj.bias [d]. */
+TT_API tt_val tt_patch_embedding_at(tt_here, tt_val x, const char *name, int64_t patch, int64_t d);
+#define tt_patch_embedding(x, name, patch, d) tt_patch_embedding_at(TT_HERE, x, name, patch, d)
 
 #endif

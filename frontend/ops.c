@@ -120,7 +120,7 @@ tt_val tt_glu_at(tt_here here, tt_val x, int axis) {
   DONE(ir_ew2(g, IR_mul, a, ir_ew1(g, IR_sigmoid, b)));
 }
 
-tt_val tt_prelu_at(tt_here here, tt_val x, tt_val w) {
+tt_val tt_f_prelu_at(tt_here here, tt_val x, tt_val w) {
   OPEN("prelu", here, x, w);
   tt_shape s = {.rank = tt_rank(x)};
   for (int i = 0; i < s.rank; i++) s.dim[i] = i == 1 ? tt_dim(w, 0) : 1;
@@ -130,7 +130,7 @@ tt_val tt_prelu_at(tt_here here, tt_val x, tt_val w) {
   return trace_text(&call, "select(gt(x, 0), x, mul(w, x))", (const char *const[]){"x", "w"}, (const tt_val[]){x, {x.trace, slope}}, NULL, 2);
 }
 
-tt_val tt_swiglu_at(tt_here here, tt_val x, tt_val w, tt_val v, tt_val o) {
+tt_val tt_f_swiglu_at(tt_here here, tt_val x, tt_val w, tt_val v, tt_val o) {
   OPEN("swiglu", here, x, w, v, o);
   tt_val none = {0}, gate = tt_silu_at(here, tt_f_linear_at(here, x, w, none));
   return tt_f_linear_at(here, tt_mul_at(here, tt_operand_of(gate), tt_operand_of(tt_f_linear_at(here, x, v, none))), o, none);

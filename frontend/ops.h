@@ -89,7 +89,7 @@ TT_API tt_val tt_clamp_at(tt_here, tt_val x, double low, double high);
 TT_API tt_val tt_relu_at(tt_here, tt_val x);
 TT_API tt_val tt_relu6_at(tt_here, tt_val x);
 TT_API tt_val tt_leaky_relu_at(tt_here, tt_val x, double slope);
-TT_API tt_val tt_prelu_at(tt_here, tt_val x, tt_val w);              /* x [N,C,*], w [C] or [1]: the slope below 0 of each channel */
+TT_API tt_val tt_f_prelu_at(tt_here, tt_val x, tt_val w);            /* x [N,C,*], w [C] or [1]: the slope below 0 of each channel */
 TT_API tt_val tt_elu_at(tt_here, tt_val x, double alpha);
 TT_API tt_val tt_selu_at(tt_here, tt_val x);
 TT_API tt_val tt_gelu_at(tt_here, tt_val x, bool tanh);              /* Hendrycks & Gimpel 2016; tanh: its approximation */
@@ -106,11 +106,11 @@ TT_API tt_val tt_tanhshrink_at(tt_here, tt_val x);
 TT_API tt_val tt_softmax_at(tt_here, tt_val x, int axis);
 TT_API tt_val tt_log_softmax_at(tt_here, tt_val x, int axis);
 TT_API tt_val tt_glu_at(tt_here, tt_val x, int axis);                /* first half * sigmoid(second half); Dauphin et al. 2016 */
-TT_API tt_val tt_swiglu_at(tt_here, tt_val x, tt_val w, tt_val v, tt_val o);   /* (silu(x w') * (x v')) o'; Shazeer 2020 */
+TT_API tt_val tt_f_swiglu_at(tt_here, tt_val x, tt_val w, tt_val v, tt_val o); /* (silu(x w') * (x v')) o'; Shazeer 2020 */
 #define tt_relu(x) tt_relu_at(TT_HERE, x)
 #define tt_relu6(x) tt_relu6_at(TT_HERE, x)
 #define tt_leaky_relu(x, slope) tt_leaky_relu_at(TT_HERE, x, slope)
-#define tt_prelu(x, w) tt_prelu_at(TT_HERE, x, w)
+#define tt_f_prelu(x, w) tt_f_prelu_at(TT_HERE, x, w)
 #define tt_elu(x, alpha) tt_elu_at(TT_HERE, x, alpha)
 #define tt_selu(x) tt_selu_at(TT_HERE, x)
 #define tt_gelu(x, tanh) tt_gelu_at(TT_HERE, x, tanh)
@@ -127,7 +127,7 @@ TT_API tt_val tt_swiglu_at(tt_here, tt_val x, tt_val w, tt_val v, tt_val o);   /
 #define tt_softmax(x, axis) tt_softmax_at(TT_HERE, x, axis)
 #define tt_log_softmax(x, axis) tt_log_softmax_at(TT_HERE, x, axis)
 #define tt_glu(x, axis) tt_glu_at(TT_HERE, x, axis)
-#define tt_swiglu(x, w, v, o) tt_swiglu_at(TT_HERE, x, w, v, o)
+#define tt_f_swiglu(x, w, v, o) tt_f_swiglu_at(TT_HERE, x, w, v, o)
 
 /* -- Elementwise, two or three values ---------------------------------------------------------------------------------- */
 
@@ -204,7 +204,7 @@ TT_API tt_val tt_cumprod_at(tt_here, tt_val x, int axis);
 /* -- Shape and movement ------------------------------------------------------------------------------------------------ */
 
 #define TT_END INT64_MAX                                                   /* a slice's stop: to the end */
-typedef enum { TT_PAD_CONSTANT, TT_PAD_REPLICATE, TT_PAD_REFLECT } tt_pad_mode;
+typedef enum { TT_PAD_CONSTANT, TT_PAD_REPLICATE, TT_PAD_REFLECT, TT_PAD_CIRCULAR } tt_pad_mode;
 TT_API tt_val tt_reshape_at(tt_here, tt_val x, tt_shape shape);            /* one dim may be -1 */
 TT_API tt_val tt_flatten_at(tt_here, tt_val x, int start_axis);            /* axes start_axis .. last become one */
 TT_API tt_val tt_permute_at(tt_here, tt_val x, tt_ints axes);              /* result axis i is x's axis axes[i] */
@@ -227,6 +227,7 @@ TT_API tt_val tt_tril_at(tt_here, tt_val x, int64_t diagonal);             /* [*
 TT_API tt_val tt_triu_at(tt_here, tt_val x, int64_t diagonal);
 TT_API tt_val tt_unfold_at(tt_here, tt_val x, int axis, int64_t size, int64_t step);     /* windows; their elements become the last axis */
 TT_API tt_val tt_pixel_shuffle_at(tt_here, tt_val x, int64_t factor);      /* [N,C*f*f,H,W] -> [N,C,H*f,W*f]; Shi et al. 2016 */
+TT_API tt_val tt_pixel_unshuffle_at(tt_here, tt_val x, int64_t factor);    /* its inverse: [N,C,H*f,W*f] -> [N,C*f*f,H,W] */
 #define tt_reshape(x, shape) tt_reshape_at(TT_HERE, x, shape)
 #define tt_flatten(x, start_axis) tt_flatten_at(TT_HERE, x, start_axis)
 #define tt_permute(x, axes) tt_permute_at(TT_HERE, x, axes)
@@ -249,6 +250,7 @@ TT_API tt_val tt_pixel_shuffle_at(tt_here, tt_val x, int64_t factor);      /* [N
 #define tt_triu(x, diagonal) tt_triu_at(TT_HERE, x, diagonal)
 #define tt_unfold(x, axis, size, step) tt_unfold_at(TT_HERE, x, axis, size, step)
 #define tt_pixel_shuffle(x, factor) tt_pixel_shuffle_at(TT_HERE, x, factor)
+#define tt_pixel_unshuffle(x, factor) tt_pixel_unshuffle_at(TT_HERE, x, factor)
 
 /* -- Index. An index outside of 0 .. dim-1 reads 0 and writes nothing -------------------------------------------------- */
 

@@ -101,7 +101,7 @@ TT_API tt_status tt_init_fill(tt_init init, const char *name, uint64_t seed, tt_
 
 typedef enum { TT_TRAINED, TT_FROZEN, TT_STATE } tt_param_use;
 /* A parameter, named by the scope. tt_param is trained; tt_param_frozen is a weight that is not; tt_state is changed by
- * assign alone (running statistics). Its type is that of x, or f32 when x is not of a real type. A name that is taken is an error. */
+ * assign alone (running statistics). Its type is that of x; when x is of no real type (an index), that of the trace's first real input, f32 without one. A name that is taken is an error. */
 TT_API tt_val tt_param_at(tt_here, tt_val x, const char *name, tt_shape shape, tt_init init, tt_param_use use);
 #define tt_param(x, name, shape, init) tt_param_at(TT_HERE, x, name, shape, init, TT_TRAINED)
 #define tt_param_frozen(x, name, shape, init) tt_param_at(TT_HERE, x, name, shape, init, TT_FROZEN)
@@ -122,6 +122,8 @@ TT_API void tt_vjp_at(tt_here, tt_val y, tt_val cotangent, const tt_val *wrt, in
 
 #include "ops.h"
 #include "nn.h"
+#include "sequential.h"
+#include "loss.h"
 
 /* -- Compiling, training, predicting (compile.c, train.c) -------------------------------------------------------------- */
 

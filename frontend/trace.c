@@ -341,9 +341,16 @@ tt_val tt_param_typed_at(tt_here here, tt_trace *t, const char *name, tt_dtype d
   DONE(r);
 }
 
+/* Of the first real input; f32 when all are integers. */
+static tt_dtype input_type(const ir_graph *g) {
+  for (ir_ref r = 1; r < g->n_nodes; r++)
+    if (ir_at(g, r)->op == IR_input && tt_dtype_in((tt_dtype)ir_at(g, r)->dtype, TT_REAL)) return (tt_dtype)ir_at(g, r)->dtype;
+  return TT_F32;
+}
+
 tt_val tt_param_at(tt_here here, tt_val x, const char *name, tt_shape shape, tt_init init, tt_param_use use) {
   OPEN("param", here, x);
-  tt_dtype dtype = tt_dtype_in(tt_dtype_of(x), TT_REAL) ? tt_dtype_of(x) : TT_F32;
+  tt_dtype dtype = tt_dtype_in(tt_dtype_of(x), TT_REAL) ? tt_dtype_of(x) : input_type(g);
   return tt_param_typed_at(here, x.trace, name, dtype, shape, init, use);
 }
 

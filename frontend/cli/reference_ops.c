@@ -35,8 +35,8 @@ CASE(do_leaky_relu) { GIVES(tt_leaky_relu(X, NUMBER("negative_slope", 0.01))); }
 CASE(do_softplus) { GIVES(tt_softplus(X, NUMBER("beta", 1), NUMBER("threshold", 20))); }
 CASE(do_hardtanh) { GIVES(tt_hardtanh(X, NUMBER("min", -1), NUMBER("max", 1))); }
 CASE(do_clamp) { GIVES(tt_clamp(X, NUMBER("min", -INFINITY), NUMBER("max", INFINITY))); }
-CASE(do_prelu) { GIVES(tt_prelu(X, IN("w"))); }
-CASE(do_swiglu) { GIVES(tt_swiglu(X, IN("w"), IN("v"), IN("o"))); }
+CASE(do_prelu) { GIVES(tt_f_prelu(X, IN("w"))); }
+CASE(do_swiglu) { GIVES(tt_f_swiglu(X, IN("w"), IN("v"), IN("o"))); }
 CASE(do_where) { GIVES(tt_where(IN("c"), IN("a"), IN("b"))); }
 
 static tt_conv_options conv_options(reference_case *c) {

@@ -1,36 +1,8 @@
-/* attention.c: rows of a table by index, and rows that attend to rows.
+/* attention.c: rows that attend to rows.
  *
  * Heads of q that share one of k and v stand below each other, as more rows of one product: [*,H,T,d] is [*,G,H/G*T,d], so that nothing
  * is repeated. A mask that forbids puts the lowest number there whose exponential is 0, and not -inf, whose difference from itself is NaN. */
 #include "../frontend.h"
-
-tt_val tt_f_embedding_at(tt_here here, tt_val index, tt_val w) {
-  OPEN("embedding", here, index, w);
-  if (!tt_dtype_in(tt_dtype_of(index), TT_INT)) WRONG("give integers", "the index is of type %s", tt_dtype_name(tt_dtype_of(index)));
-  if (tt_rank(w) != 2) WRONG("give a table [n, d]", "the table has rank %d", tt_rank(w));
-  tt_shape s = tt_shape_of(index);
-  if (s.rank == TT_MAX_RANK) WRONG("flatten the index first", "rank %d has no room", s.rank);
-  tt_val rows = tt_index_select_at(here, w, 0, tt_flatten_at(here, index, 0));
-  s.dim[s.rank++] = tt_dim(w, 1);
-  return tt_reshape_at(here, rows, s);
-}
-
-tt_val tt_embedding_at(tt_here here, tt_val index, const char *name, int64_t n, int64_t d) {
-  OPEN("embedding", here, index);
-  if (n < 1 || d < 1) WRONG("give the rows and columns of the table", "%s is a table of %lld x %lld", name, (long long)n, (long long)d);
-  tt_scope_push(index, name);
-  tt_val y = tt_f_embedding(index, tt_param_typed(call.t, "weight", TT_F32, TT_SHAPE(n, d), tt_init_normal(0, 1), TT_TRAINED));
-  tt_scope_pop(index);
-  return y;
-}
-
-tt_val tt_f_embedding_bag_at(tt_here here, tt_val index, tt_val w, tt_bag_mode mode) {
-  OPEN("embedding_bag", here, index, w);
-  if (tt_rank(index) != 2) WRONG("give [bags, indices of each]", "the index has rank %d", tt_rank(index));
-  if (mode < TT_BAG_SUM || mode > TT_BAG_MAX) WRONG("use TT_BAG_SUM, TT_BAG_MEAN or TT_BAG_MAX", "there is no mode %d", (int)mode);
-  tt_val rows = tt_f_embedding(index, w);
-  return mode == TT_BAG_SUM ? tt_sum(rows, TT_AXES(1), false) : mode == TT_BAG_MEAN ? tt_mean(rows, TT_AXES(1), false) : tt_amax(rows, TT_AXES(1), false);
-}
 
 static tt_val masked(tt_val scores, tt_val allowed) { return tt_where(allowed, scores, tt_dtype_of(scores) == TT_F16 ? -6e4 : -1e30); }
 

@@ -1,4 +1,4 @@
-/* linear.c: the linear layer; and dropout. */
+/* linear.c: the linear layer, activations with weights, and what training drops. */
 #include "../frontend.h"
 
 tt_val tt_f_linear_at(tt_here here, tt_val x, tt_val w, tt_val b) {
@@ -50,4 +50,32 @@ tt_val tt_dropout_at(tt_here here, tt_val x, double p) {
   if (p == 1) DONE(ir_ew2(g, IR_mul, x.ref, ir_like(g, x.ref, 0)));
   ir_ref seed = trace_scalar_input(x.trace, "seed", TT_U64), step = trace_scalar_input(x.trace, "step", TT_I64);
   DONE(ir_dropout(g, x.ref, seed, ir_cast(g, step, TT_U64), p, x.trace->n_streams++));
+}
+
+/* One number a sample that is 0 or 1 / (1 - p). */
+tt_val tt_drop_path_at(tt_here here, tt_val x, double p) {
+  OPEN("drop_path", here, x);
+  if (tt_rank(x) < 1) WRONG("give [N, ...]", "a scalar has no samples");
+  if (!tt_is_training(x) && p >= 0 && p <= 1) DONE(x.ref);
+  tt_shape s = {.rank = tt_rank(x)};
+  for (int i = 0; i < s.rank; i++) s.dim[i] = i ? 1 : tt_dim(x, 0);
+  return tt_mul(x, tt_dropout_at(here, tt_full(x, s, 1), p));
+}
+
+tt_val tt_prelu_at(tt_here here, tt_val x, const char *name, int64_t slopes) {
+  OPEN("prelu", here, x);
+  if (slopes < 1) WRONG("give 1, or the number of channels", "%s has %lld slopes", name, (long long)slopes);
+  tt_scope_push(x, name);
+  tt_val y = tt_f_prelu(x, tt_param(x, "weight", TT_SHAPE(slopes), tt_init_constant(0.25)));
+  tt_scope_pop(x);
+  return y;
+}
+
+tt_val tt_swiglu_at(tt_here here, tt_val x, const char *name, int64_t hidden) {
+  OPEN("swiglu", here, x);
+  tt_scope_push(x, name);
+  tt_val h = tt_mul(tt_silu(tt_linear(x, "gate_proj", hidden, .no_bias = true)), tt_linear(x, "up_proj", hidden, .no_bias = true));
+  tt_val y = tt_linear(h, "down_proj", tt_dim(x, -1), .no_bias = true);
+  tt_scope_pop(x);
+  return y;
 }

@@ -151,6 +151,24 @@ tt_val tt_f_instance_norm_at(tt_here here, tt_val x, tt_val w, tt_val b, double 
   return tt_f_group_norm_at(here, x, w, b, tt_dim(x, 1), eps);
 }
 
+/* The layers of both: weights [C]. groups 0: one a channel. */
+static tt_val per_group(tt_here here, const char *op, tt_val x, const char *name, int64_t groups, tt_norm_options o) {
+  OPEN(op, here, x);
+  if (tt_rank(x) < 2) WRONG("give [N, C, ...]", "%s takes rank 2 or more, not %d", name, tt_rank(x));
+  tt_val w = {0}, b = {0};
+  tt_shape s = TT_SHAPE(tt_dim(x, 1));
+  tt_scope_push(x, name);
+  if (!o.no_affine) w = tt_param(x, "weight", s, tt_init_ones()), b = tt_param(x, "bias", s, tt_init_zeros());
+  tt_val y = tt_f_group_norm_at(here, x, w, b, groups ? groups : s.dim[0], o.eps ? o.eps : 1e-5);
+  tt_scope_pop(x);
+  return y;
+}
+
+tt_val tt_group_norm_at(tt_here here, tt_val x, const char *name, int64_t groups, tt_norm_options o) {
+  return per_group(here, "group_norm", x, name, groups ? groups : -1, o);
+}
+tt_val tt_instance_norm_at(tt_here here, tt_val x, const char *name, tt_norm_options o) { return per_group(here, "instance_norm", x, name, 0, o); }
+
 tt_val tt_f_rms_norm_at(tt_here here, tt_val x, tt_val w, int n_axes, double eps) {
   OPEN("rms_norm", here, x);
   tt_shape s;
@@ -160,4 +178,16 @@ tt_val tt_f_rms_norm_at(tt_here here, tt_val x, tt_val w, int n_axes, double eps
   ir_ref ms = mean_square(g, x.ref, axes, n_axes);
   ir_ref y = ir_ew2(g, IR_mul, x.ref, ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, ms, ir_like(g, ms, eps))));
   DONE(trace_is(w) ? ir_ew2(g, IR_mul, y, w.ref) : y);
+}
+
+tt_val tt_rms_norm_at(tt_here here, tt_val x, const char *name, int n_axes, tt_norm_options o) {
+  OPEN("rms_norm", here, x);
+  tt_shape s;
+  if (!last_axes(&call, x, n_axes, &s)) DONE(0);
+  tt_val w = {0};
+  tt_scope_push(x, name);
+  if (!o.no_affine) w = tt_param(x, "weight", s, tt_init_ones());
+  tt_val y = tt_f_rms_norm(x, w, n_axes, o.eps ? o.eps : 1e-6);
+  tt_scope_pop(x);
+  return y;
 }

@@ -75,7 +75,7 @@ static tt_val op(dice *d, tt_val x, tt_val y, tt_val z) {
   case 44: return tt_logsumexp(x, ints(d, -4, 4), roll(d, 0, 1));
   case 45: return tt_glu(x, axis(d));
   case 46: return tt_cast(x, (tt_dtype)roll(d, 0, TT_N_DTYPES - 1));
-  case 47: return tt_prelu(x, y);
+  case 47: return tt_f_prelu(x, y);
   case 49: return tt_conv_transpose2d(x, "up", roll(d, 1, 4), roll(d, 0, 4), .stride = roll(d, 0, 3), .padding = roll(d, -1, 2), .output_padding = roll(d, -1, 2), .dilation = roll(d, 0, 2), .groups = roll(d, 0, 3));
   case 50: return tt_f_conv_transpose(x, y, none, .padding = roll(d, 0, 2), .strides = {roll(d, 0, 2), 1, 1});
   case 51: return tt_interpolate(x, roll(d, 0, 5), roll(d, 0, 5), .mode = (tt_interpolate_mode)roll(d, -1, 3), .align_corners = roll(d, 0, 1));
