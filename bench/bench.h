@@ -36,7 +36,7 @@ struct bench_family {
   double transfers;                      /* of the tensor, bound by memory; 0: by arithmetic */
   const char *peers;                     /* "torch jax ..."; NULL: no other framework has it */
   void (*trace)(tt_trace *t, const bench_workload *w);      /* NULL: not in the language yet */
-  const char *hyper;                     /* training: of SGD */
+  const char *hyper, *optimizer;         /* of training; NULL: sgd */
   const char *skip;                      /* passes left out */
   int64_t grain;                         /* elements of a task; 0: as the cost model says */
 };

@@ -107,7 +107,7 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
   ir_graph *g = NULL;
   char skip[200];
   snprintf(skip, sizeof skip, "%s%s%s", target->skip ? target->skip : "", target->skip && f->skip ? "," : "", f->skip ? f->skip : "");
-  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .n_threads = rt_team_size(team), .memory_budget = target->memory_budget, .train = !strcmp(f->kind, "train"), .optimizer = "sgd", .hyper = f->hyper};
+  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .n_threads = rt_team_size(team), .memory_budget = target->memory_budget, .train = !strcmp(f->kind, "train"), .optimizer = f->optimizer, .hyper = f->hyper};
   double start = bench_now();
   bool ok = tt_trace_finish(t, &g, err) == TT_OK && (f->grain ? compile_with_grain(g, skip, f->grain, target->cpu, rt_team_size(team), &o->program, err) : tt_compile(g, &co, &o->program, err) == TT_OK);
   o->facts.compile_ms = 1e3 * (bench_now() - start);

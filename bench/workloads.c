@@ -230,6 +230,7 @@ static void trace_blocks(tt_trace *t, const bench_workload *w) {
 static void trace_mlp(tt_trace *t, const bench_workload *w) { network(t, w, model_mlp, 10, TT_SHAPE(1, 784)); }
 static void trace_cnn(tt_trace *t, const bench_workload *w) { network(t, w, model_cnn, 10, TT_SHAPE(1, 3, 32, 32)); }
 static void trace_resnet20(tt_trace *t, const bench_workload *w) { network(t, w, model_resnet20, 10, TT_SHAPE(1, 3, 32, 32)); }
+static void trace_vit(tt_trace *t, const bench_workload *w) { network(t, w, model_vit, 10, TT_SHAPE(1, 3, 32, 32)); }
 static void trace_tiny(tt_trace *t, const bench_workload *w) { network(t, w, tiny, 4, TT_SHAPE(1, 8)); }
 
 /* -- The table ------------------------------------------------------------------------------------------------------------------ */
@@ -245,14 +246,14 @@ const bench_family bench_families[] = {
   {"train", "mlp", "bN", train_mlp, 0, TRAIN_PEERS, trace_mlp, "momentum=0.9"},
   {"train", "cnn", "bN", train_cnn, 0, TRAIN_IMAGE_PEERS, trace_cnn, "momentum=0.9"},
   {"train", "resnet20", "bN", train_resnet20, 0, TRAIN_IMAGE_PEERS, trace_resnet20, "momentum=0.9, weight_decay=1e-4"},
-  {"train", "vit", "bN", train_vit, 0, TRAIN_PEERS, NULL},
+  {"train", "vit", "bN", train_vit, 0, TRAIN_PEERS, trace_vit, "beta2=0.95, weight_decay=0.1", "adamw"},
   {"train", "gpt", "bN", train_gpt, 0, TRAIN_PEERS, NULL},
   {"train", "tiny", "bN", train_tiny, 0, NULL, trace_tiny, "momentum=0.9"},
   {"train", "blocks", "bN_L", train_blocks, 0, NULL, trace_blocks, "momentum=0.9"},
   {"infer", "mlp", "bN", infer_mlp, 0, INFER_PEERS, trace_mlp},
   {"infer", "cnn", "bN", infer_cnn, 0, INFER_IMAGE_PEERS, trace_cnn},
   {"infer", "resnet20", "bN", infer_resnet20, 0, INFER_IMAGE_PEERS, trace_resnet20},
-  {"infer", "vit", "bN", infer_vit, 0, INFER_PEERS, NULL},
+  {"infer", "vit", "bN", infer_vit, 0, INFER_PEERS, trace_vit},
   {"infer", "gpt", "bN", infer_gpt, 0, INFER_PEERS, NULL},
   {"op", "matmul", "MxNxK", matmul, 0, PRODUCT_PEERS, trace_matmul},
   {"op", "matmul_nt", "MxNxK", matmul, 0, "torch jax", trace_matmul_nt},
@@ -279,8 +280,8 @@ const bench_family bench_families[] = {
   {"op", "batchnorm_bwd", "N_C_H", NULL, 8, NULL, trace_batch_norm_bwd},
   {"op", "cross_entropy", "RxC", NULL, 2, NULL, trace_cross_entropy},
   {"op", "adamw", "N", NULL, 7, "torch jax", trace_adamw},
-  {"op", "kernels", "N", NULL, 0, NULL, trace_kernels, NULL, "fuse", 0},
-  {"op", "barriers", "N", NULL, 0, NULL, trace_barriers, NULL, "fuse", 8},
+  {"op", "kernels", "N", NULL, 0, NULL, trace_kernels, .skip = "fuse"},
+  {"op", "barriers", "N", NULL, 0, NULL, trace_barriers, .skip = "fuse", .grain = 8},
   {NULL},
 };
 

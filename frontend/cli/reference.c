@@ -11,6 +11,7 @@
 
 #include "../../ir/ir.h"
 #include "../../passes/passes.h"
+#include "../models/models.h"
 
 typedef struct { const char *backend, *cpu; tt_dtype real; double op, model, optimizer; } mode;
 static const mode modes[] = {{"interp", NULL, TT_F64, 1e-9, 1e-7, 1e-9}, {"jit", NULL, TT_F32, 1e-4, 2e-3, 1e-4}, {"jit", NULL, TT_F64, 1e-9, 1e-7, 1e-9}};
@@ -310,38 +311,13 @@ static tt_val resnet(tt_val x, tt_dtype real) {
   return tt_linear(tt_flatten(tt_adaptive_avg_pool2d(x, 1, 1), 1), "7", 5);
 }
 
-/* A block of the transformers, pre-norm. */
-static tt_val transformer_block(tt_val x, const char *name, int64_t heads, bool causal, bool tanh_gelu) {
-  tt_val part[3];
-  tt_shape s = tt_shape_of(x), split = TT_SHAPE(s.dim[0], s.dim[1], heads, s.dim[2] / heads);
-  tt_scope_push(x, "blocks");
-  tt_scope_push(x, name);
-  tt_split(tt_linear(tt_layer_norm(x, "ln1", 1), "qkv", 3 * s.dim[2]), 3, 2, part);
-  for (int i = 0; i < 3; i++) part[i] = tt_permute(tt_reshape(part[i], split), TT_AXES(0, 2, 1, 3));
-  tt_val seen = tt_permute(tt_f_attention(part[0], part[1], part[2], .causal = causal), TT_AXES(0, 2, 1, 3));
-  x = tt_add(x, tt_linear(tt_reshape(seen, s), "proj", s.dim[2]));
-  x = tt_add(x, tt_linear(tt_gelu(tt_linear(tt_layer_norm(x, "ln2", 1), "fc1", 4 * s.dim[2]), tanh_gelu), "fc2", s.dim[2]));
-  tt_scope_pop(x);
-  tt_scope_pop(x);
-  return x;
-}
-
-static tt_val vit(tt_val x, tt_dtype real) {
-  int64_t n = tt_dim(x, 0);
-  x = tt_permute(tt_reshape(x, TT_SHAPE(n, 3, 4, 8, 4, 8)), TT_AXES(0, 2, 4, 1, 3, 5));        /* patches of 8 x 8 */
-  x = tt_linear(tt_reshape(x, TT_SHAPE(n, 16, 192)), "patch", 12);
-  tt_val parts[2] = {tt_broadcast_to(tt_param(x, "cls", TT_SHAPE(1, 1, 12), tt_init_zeros()), TT_SHAPE(n, 1, 12)), x};
-  x = tt_add(tt_concat(parts, 2, 1), tt_param(x, "pos", TT_SHAPE(1, 17, 12), tt_init_zeros()));
-  x = transformer_block(transformer_block(x, "0", 2, false, false), "1", 2, false, false);
-  x = tt_select(tt_layer_norm(x, "ln", 1), 1, 0);
-  return tt_linear(tt_relu(tt_linear(x, "head1", 6)), "head2", 10);
-}
+static tt_val vit(tt_val x, tt_dtype real) { return model_vit_of(x, &(vit_config){.patch = 8, .width = 12, .depth = 2, .heads = 2, .head = 6, .classes = 10}); }
 
 static tt_val gpt(tt_val tokens, tt_dtype real) {
   tt_val wte = tt_param_typed(tokens.trace, "wte.weight", real, TT_SHAPE(19, 12), tt_init_zeros(), TT_TRAINED);
   tt_val wpe = tt_param_typed(tokens.trace, "wpe.weight", real, TT_SHAPE(11, 12), tt_init_zeros(), TT_TRAINED), none = {0};
   tt_val x = tt_add(tt_f_embedding(tokens, wte), wpe);
-  x = transformer_block(transformer_block(x, "0", 3, true, true), "1", 3, true, true);
+  x = model_transformer(x, 2, 3, true, true);
   return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
 }
 

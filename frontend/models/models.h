@@ -7,7 +7,12 @@
 
 typedef struct { int64_t classes; } model_config;      /* arg of every model function */
 
-tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone;
+tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_vit;
+
+/* What they are made of, for models of other sizes. x [B,T,C] through n pre-norm blocks, called blocks.0, blocks.1 ...: ln1, qkv, proj, ln2, fc1, fc2. */
+tt_val model_transformer(tt_val x, int64_t n, int64_t heads, bool causal, bool tanh_gelu);
+typedef struct { int64_t patch, width, depth, heads, head, classes; } vit_config;     /* head: units of the layer before the last */
+tt_val model_vit_of(tt_val x, const vit_config *c);     /* images whose sides are multiples of the patch */
 
 typedef struct {
   const char *name;

@@ -44,8 +44,8 @@ static double difference(tt_tensor *a, tt_tensor *b) {
   return most / largest;
 }
 
-static void step_and_gradients(const char *name, int64_t batch) {
-  const model_info *info = model_find(name);
+static void step_and_gradients_of(const model_info *info, int64_t batch) {
+  const char *name = info->name;
   model_config config = {.classes = 10};
   side jit = make(info, &config, "jit", batch), interp = make(info, &config, "interp", batch);
   int64_t n = batch * info->channels * info->size * info->size;
@@ -83,11 +83,21 @@ static void step_and_gradients(const char *name, int64_t batch) {
   for (int k = 0; k < 2; k++) rt_instance_free(both[k]->run), rt_program_free(both[k]->program), tt_model_free(both[k]->model);
 }
 
+static void step_and_gradients(const char *name, int64_t batch) { step_and_gradients_of(model_find(name), batch); }
+
+/* The interpreter needs a minute for a step of the whole one. */
+static tt_val small_vit(tt_val x, void *arg) { return model_vit_of(x, &(vit_config){.patch = 8, .width = 24, .depth = 2, .heads = 3, .head = 12, .classes = ((model_config *)arg)->classes}); }
+
 Test(models, mlp) { step_and_gradients("mlp", 16); }
 Test(models, lenet) { step_and_gradients("lenet", 8); }
 Test(models, cnn) { step_and_gradients("cnn", 8); }
 Test(models, resnet20) { step_and_gradients("resnet20", 4); }
 Test(models, capstone) { step_and_gradients("capstone", 4); }
+Test(models, vit) {
+  model_info info = *model_find("vit");
+  info.function = small_vit;
+  step_and_gradients_of(&info, 3);
+}
 
 /* Predictions, with weights packed and transformed once: JIT against interpreter. Of f32, where Winograd's form is, to what that is allowed. */
 static void predictions(const char *name) {
@@ -145,7 +155,7 @@ typedef struct { const char *name; int64_t batch; int kernels; } step_size;
  * alone, and the two that read the gradient put it there. What applies writes into the padded image that the convolution reads.
  * A convolution's weight gradient is partial sums of parts of the images; what adds them up has the update. */
 Test(kernels, of_a_training_step) {
-  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}};
+  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}, {"vit", 32, 234}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     int n = kernels_of(sizes[i].name, sizes[i].batch);
     printf("TABLE %s's training step is %d kernels\n", sizes[i].name, n);
