@@ -44,6 +44,7 @@ typedef struct {
   bool along;                                               /* so few that it is read row by row: blocks of CON_SHORT steps, all panels of a group in each */
   bool pack_first;                                          /* the first tile of a chunk copies the panel while it computes */
   bool once;                                                /* pack_first, and no other chunk reads the panel: the next one takes its place */
+  int64_t rows_ahead;                                       /* elements, one after the other, that the rows of the next chunk read, asked for by the tiles of this one; 0: none are */
   bool next;                                                /* all tiles of a panel ask for a share of what the next one is packed from */
   bool copy, copy_rows;                                     /* the rows of a block are copied too: k fastest, or (copy_rows) the rows of a tile fastest */
   bool slow, inside;                                        /* slow: the epilogue is a loop over stored sums; inside: panels are the inner loop */

@@ -29,7 +29,7 @@ typedef struct {
   lp_ref block_from; int64_t block_size; bool first_block, last_block;      /* of the outermost summed axis */
   lp_ref at[MAX_AXES], flat;    /* flat: step of the sum, where it is packed */
   int64_t width;                /* places of the panel that exist */
-  lp_ref number;                /* of the tile in its chunk */
+  lp_ref number;                /* of the tile in its chunk, all outer places counted */
   lp_ref packed;                /* 0, or: the first tile of the chunk is done already where this holds */
   bool packing;
 } tile_place;
@@ -167,6 +167,38 @@ static void prefetch_next(contraction *c, lp_cursor *at_cursor, const tile_place
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
 }
 
+/* What the rows of the next chunk read, in equal shares of the tiles and panels of this one. */
+static void ask_for_rows(contraction *c, lp_cursor *at_cursor, const tile_place *place) {
+  lp_kernel *k = c->lx->k;
+  lp_ref at[MAX_AXES], next = lp_add(k, place->chunk, lp_int(k, 1)), panel = c->keep ? place->slot : place->panel;
+  memcpy(at, place->at, sizeof at);
+  for (int i = 0; i < c->n_sum; i++) at[c->sum[i]] = lp_int(k, 0);
+  at[c->vec] = lp_int(k, 0);
+  int64_t panels = (c->axes[c->vec].extent + c->lanes - 1) / c->lanes, sharing = c->keep ? c->group : panels;
+  if (c->n_outer_all > 1) {
+    unflatten(c, c->rows, c->n_rows, lp_int(k, 0), at);
+    unflatten(c, c->outer, c->n_outer, lp_mul(k, next, c->chunk), at);
+  } else {
+    unflatten(c, c->rows, c->n_rows, lp_mul(k, next, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), at);
+  }
+  lp_ref x = con_operand(c, c->lx, c->scalar_op, at);
+  if (k->exprs[x].kind != LX_LOAD) return;
+  int64_t line = 64 / (int64_t)tt_dtype_size(k->exprs[x].dtype), lines = (c->rows_ahead + line - 1) / line, tiles = c->chunk * (c->n_outer_all > 1 ? (c->n_rows_all + c->tile - 1) / c->tile : 1);
+  int64_t each = (lines + tiles * sharing - 1) / (tiles * sharing), askers = (lines + tiles * each - 1) / (tiles * each);
+  lp_cursor inside = *at_cursor;
+  if (askers < sharing) {
+    lp_stmt *s = lp_append(k, at_cursor, LS_IF);
+    s->guard = lp_op(k, IR_lt, TT_BOOL, panel, lp_int(k, askers), 0);
+    inside.tail = &s->body;
+  }
+  int var = lp_var_add(k, "q", each);
+  lp_for(k, &inside, var, 0, each, 0, &inside)->unroll = each <= CON_SHORT;
+  lp_ref number = lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, panel, tiles), place->number), each), lp_var(k, var));
+  lp_stmt *s = lp_append(k, &inside, LS_PREFETCH);
+  s->op = 2, s->buffer = (int)k->exprs[x].imm, s->index = lp_add(k, k->exprs[x].a[0], lp_mul(k, number, line));
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
 static lp_cursor pieces(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref lane, lp_ref *flat) {
   lp_kernel *k = c->lx->k;
   int64_t length = con_nearest_divisor(place->block_size, 96), n = place->block_size / length;
@@ -191,6 +223,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   lp_ref lane = lp_var(k, lane_var);
   at[c->vec] = lp_add(k, lp_mul(k, place->panel, c->lanes), lane);
 
+  if (c->rows_ahead && place->first_block) ask_for_rows(c, &inside, place);
   int acc = lp_local_add(k, "acc", c->acc_type, (int)rows);
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
@@ -280,7 +313,7 @@ static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *pl
 typedef void tile_fn(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows);
 
 /* n tiles of `rows` rows from row number `from` on, `number` the first of them in the chunk, which is left out where skip holds (0: never). */
-static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, lp_ref skip, int64_t number, tile_fn *fn) {
+static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref from, int64_t n, int64_t rows, lp_ref stage_from, lp_ref skip, lp_ref number, tile_fn *fn) {
   lp_kernel *k = c->lx->k;
   int64_t begin = skip == lp_const(k, TT_BOOL, 1);
   if (n <= begin) return;
@@ -298,7 +331,7 @@ static void tiles(contraction *c, lp_cursor *at_cursor, tile_place place, lp_ref
   }
   place.first_row = lp_add(k, from, lp_mul(k, t, rows));
   place.stage_row = lp_add(k, stage_from, lp_mul(k, t, rows));
-  place.number = lp_add(k, t, lp_int(k, number));
+  place.number = lp_add(k, t, number);
   fn(c, &inside, &place, rows);
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
 }
@@ -309,7 +342,7 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
   int64_t rows = c->n_outer_all > 1 ? c->n_rows_all : c->chunk_rows, all_tiles = (rows + c->tile - 1) / c->tile, low = all_tiles * c->tile - rows, high = all_tiles - low;
   lp_cursor loop = *at_cursor;
   if (c->n_outer_all > 1 || c->chunk_rows) {
-    lp_ref stage = lp_int(k, 0), at_low = lp_int(k, high * c->tile), from = c->n_outer_all > 1 ? lp_int(k, 0) : lp_mul(k, place.chunk, rows);
+    lp_ref stage = lp_int(k, 0), number = stage, at_low = lp_int(k, high * c->tile), from = c->n_outer_all > 1 ? lp_int(k, 0) : lp_mul(k, place.chunk, rows);
     if (c->n_outer_all > 1) {
       int var = lp_var_add(k, "o", c->chunk);
       lp_ref o = lp_int(k, 0);
@@ -318,10 +351,10 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
         o = lp_var(k, var);
       }
       unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
-      stage = lp_mul(k, o, c->n_rows_all);
+      stage = lp_mul(k, o, c->n_rows_all), number = lp_mul(k, o, all_tiles);
     }
-    tiles(c, &loop, place, from, high, c->tile, stage, place.packed, 0, fn);
-    tiles(c, &loop, place, lp_add(k, from, at_low), low, c->tile - 1, lp_add(k, stage, at_low), 0, high, fn);
+    tiles(c, &loop, place, from, high, c->tile, stage, place.packed, number, fn);
+    tiles(c, &loop, place, lp_add(k, from, at_low), low, c->tile - 1, lp_add(k, stage, at_low), 0, lp_add(k, number, lp_int(k, high)), fn);
   } else {
     int64_t full = c->n_rows_all / c->tile, rest = c->n_rows_all % c->tile;
     int var = lp_var_add(k, "t", c->chunk);

@@ -84,6 +84,31 @@ bool con_planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64
   return *value = values[i], true;
 }
 
+/* One step along axis p is a whole of axis q, of the scalar operand and the result. */
+static bool joins(const contraction *c, int p, int q) {
+  const axis *x = &c->axes[p], *y = &c->axes[q];
+  for (int which = A; which <= C; which++)
+    if (which != c->vector_op && !(x->affine[which] && y->affine[which] && x->stride[which] == y->extent * y->stride[which])) return false;
+  return true;
+}
+
+/* Do the steps of a panel that is read where it stands, `step` bytes apart, fill the sets of L1 that they fall into more than half? */
+static bool crowded(const contraction *c, int64_t step, int64_t steps) {
+  int64_t bytes = c->lanes * (int64_t)tt_dtype_size(c->acc_type), apart = step & -step, sets = apart > bytes ? c->cpu->l1d / (apart / bytes) : c->cpu->l1d;
+  return steps * bytes * 2 > sets;
+}
+
+/* What memory brings of the rows arrives while products are made only if it is asked for: the first panel of a chunk would wait for all of it, and the others for nothing.
+ * It is still in L2 when its turn comes if all panels fit beside two chunks. What lies in L3 comes soon enough unasked. */
+static int64_t rows_ahead(const contraction *c, int64_t steps) {
+  int64_t bytes = (int64_t)tt_dtype_size(c->acc_type), panels = c->keep ? c->group : c->group * c->n_groups;
+  if (c->n_chunks < 2 || c->copy || c->n_batch || !c->n_sum || c->n_rows + c->n_outer == 0) return 0;
+  const axis *step = &c->axes[c->sum[c->n_sum - 1]], *row = &c->axes[c->n_outer_all > 1 ? c->outer[c->n_outer - 1] : c->rows[c->n_rows - 1]];
+  if (!step->affine[c->scalar_op] || step->stride[c->scalar_op] != 1 || !row->affine[c->scalar_op] || row->stride[c->scalar_op] < step->extent) return 0;
+  int64_t n = row->stride[c->scalar_op] * (c->n_outer_all > 1 ? c->chunk : c->chunk_rows ? c->chunk_rows : c->chunk * c->tile);
+  return c->n_chunks * n * bytes > c->cpu->l3 / 8 && c->n_chunks * n * bytes > c->cpu->l2 && (panels * c->lanes * steps + 2 * n) * bytes <= c->cpu->l2 ? n : 0;
+}
+
 /* Elements of the scalar operand that lie between two steps of the sum and are rows: channels of an image whose pixels are summed. */
 static int64_t rows_between(const contraction *c) {
   int64_t n = 1;
@@ -101,7 +126,8 @@ bool con_choose(contraction *c) {
   if (machine_lanes < 2) machine_lanes = 2;
   choose_vector_axis(c, machine_lanes);
   for (int i = 0; i < c->n_axes; i++)
-    if (c->axes[i].summed) c->sum[c->n_sum++] = i;
+    if (c->axes[i].summed && (c->axes[i].extent != 1 || !c->n_sum)) c->sum[c->n_sum++] = i;
+  if (c->n_sum > 1 && c->axes[c->sum[0]].extent == 1) c->sum[0] = c->sum[--c->n_sum];
   if (c->vec < 0) {                                    /* no vector axis: every other axis is a batch */
     c->vector_op = B, c->scalar_op = A;
     for (int i = 0; i < c->n_axes; i++)
@@ -117,12 +143,13 @@ bool con_choose(contraction *c) {
   }
   sort_axes(c, c->sum, c->n_sum, c->scalar_op, c->vector_op);
   sort_axes(c, c->outer, c->n_outer, c->scalar_op, C);
-  /* The innermost axis alone makes the rows when it is long enough, else all of them together. */
+  /* The innermost axis makes the rows, with those around it that go on where it ends (pixels under a 1x1 kernel), when it is long enough; else all of them together. */
   int first = c->n_outer;
-  int64_t fit = rows_that_fit(c->cpu, 2);
+  int64_t fit = rows_that_fit(c->cpu, 2), length = 1;
   if (c->n_outer) {
-    first = c->n_outer - 1;
-    if (c->axes[c->outer[first]].extent < (fit < 6 ? fit : 6)) first = 0;
+    length = c->axes[c->outer[--first]].extent;
+    while (first && joins(c, c->outer[first - 1], c->outer[first])) length *= c->axes[c->outer[--first]].extent;
+    if (length < (fit < 6 ? fit : 6)) first = 0;
   }
   c->n_rows_all = c->n_outer_all = 1;
   for (int i = first; i < c->n_outer; i++) c->rows[c->n_rows++] = c->outer[i], c->n_rows_all *= c->axes[c->outer[i]].extent;
@@ -155,6 +182,7 @@ bool con_choose(contraction *c) {
    * operand are long: they miss the TLB, and multiples of a power of two fall into the same sets of L1. */
   int64_t step = c->n_sum ? con_magnitude(&c->axes[c->sum[c->n_sum - 1]], c->vector_op) * bytes : 0;
   c->pack = !unit || ((rows >= 32 || (c->n_outer_all == 1 && !c->inside && rows > c->tile)) && sum_all >= 64 && (sum_all > 1024 || step >= 1024));
+  if (unit && rows >= 32 && sum_all >= 64 && crowded(c, step, sum_all)) c->pack = true;
   if (con_planned(c, "pack", 0, 1, !unit, 1, &given)) c->pack = given;
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
@@ -200,7 +228,7 @@ bool con_choose(contraction *c) {
   int64_t kept = sum_all ? 4 * c->cpu->l2 / (sum_all * c->lanes * bytes) : 1;
   if (plain) c->group = c->copy && kept > 16 ? 16 : kept > 4 && !c->copy ? 4 : kept;
   /* So do those of an image's pixels, which would be read again from memory for every panel: as many as may be kept packed. */
-  bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 1024;
+  bool pixels = c->pack && !plain && !c->inside && c->n_blocks == 1 && rows >= 512;
   if (pixels) c->group = kept;
   if (c->along) c->group = (parts > 1 || v->extent > 8192 ? 4096 : v->extent / 2) / c->lanes;
   if (c->group < 1) c->group = 1;
@@ -239,6 +267,7 @@ bool con_choose(contraction *c) {
   c->once = c->n_chunks == 1 && c->pack;
   c->pack_first = (c->keep || c->once) && !c->inside && unit && c->n_outer_all == 1 && (c->chunk_rows || c->n_rows_all % c->tile == 0 || c->n_rows_all / c->tile % c->chunk);
   c->once = c->once && c->pack_first;
+  c->rows_ahead = rows_ahead(c, sum_all);
   c->next = c->pack_first && plain && c->chunk >= 4 && panels > 1;
   return !c->lx->err->status;
 }
