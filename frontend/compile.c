@@ -16,7 +16,7 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_
   pass_tunings *tunings = NULL;
   if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
-                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
+                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;
     p->groups[i].optimizer = o->groups[i].optimizer;
@@ -73,7 +73,7 @@ static char *how_of(const tt_compile_options *o, const pass_options *p) {
   size_t size;
   FILE *f = p->tunings && !tuned ? NULL : open_memstream(&text, &size);
   if (f) {
-    fprintf(f, "%d %d %d %d %a %lld %d", p->train, p->gradients, p->accumulate, p->collect, p->clip_norm, (long long)o->memory_budget, !o->memory_budget ? 0 : o->n_threads ? o->n_threads : rt_team_default_size());
+    fprintf(f, "%d %d %d %d %d %a %a %lld %d", p->train, p->gradients, p->accumulate, p->collect, p->no_decay_norm_bias, p->ema, p->clip_norm, (long long)o->memory_budget, !o->memory_budget ? 0 : o->n_threads ? o->n_threads : rt_team_default_size());
     put_text(f, p->optimizer), put_text(f, p->hyper), put_text(f, p->skip), put_text(f, tuned);
     for (int i = 0; i < p->n_groups; i++) put_text(f, p->groups[i].pattern), put_text(f, p->groups[i].optimizer), put_text(f, p->groups[i].hyper);
     if (fclose(f)) free(text), text = NULL;
@@ -97,6 +97,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
     return tt_fail(err, TT_INVALID, "error: there is no backend \"%s\"\n  at tt_compile of @%s\n  fix: use jit or interp", o->backend, g->name);
   if (o->accumulate < 0 || (o->collect && o->accumulate < 2))
     return tt_fail(err, TT_INVALID, "error: a program for %d batches an update%s\n  at tt_compile of @%s\n  fix: give accumulate 2 or more, or 0 and no collect", o->accumulate, o->collect ? " that collects" : "", g->name);
+  if (!(o->ema >= 0 && o->ema < 1)) return tt_fail(err, TT_INVALID, "error: a running mean of the weights with the decay %g\n  at tt_compile of @%s\n  fix: give ema a number below 1, such as 0.999, or 0 for none", o->ema, g->name);
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
   if (!pass_options_of(o, interp, true, &cpu, &p, err)) return err->status;

@@ -131,7 +131,9 @@ typedef tt_val tt_model_fn(tt_val x, void *arg);
 /* loss of a prediction [B, ...] and the labels [B] (i32): a scalar. */
 typedef tt_val tt_loss_fn(tt_val prediction, tt_val y, void *arg);
 
-typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;    /* params called pattern or pattern.*; optimizer NULL: frozen */
+/* Parameters with an optimizer of their own (a row of passes/optim.def; NULL: they are frozen) and hyperparameters; the first group that fits counts. pattern: a name or its first
+ * components, "fc1" for fc1.weight and fc1.bias; a name with * for any characters, "blocks.*.bias"; or a number of axes, "ndim<2" (<, <=, =, !=, >=, >): biases and norms. */
+typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;
 
 typedef struct {
   const char *backend;             /* "jit" (also NULL): machine code; "interp": plain C, op by op, the reference */
@@ -143,6 +145,9 @@ typedef struct {
   const char *optimizer;           /* a row of passes/optim.def: "sgd" (also NULL), "adam", "adamw" ... */
   const char *hyper;               /* "momentum=0.9, weight_decay=5e-4": over the optimizer's defaults */
   tt_param_group groups[8];        /* up to the first without a pattern */
+  bool no_decay_norm_bias;         /* no weight decay of parameters with less than two axes (biases, weights of norms), whatever their group says */
+  double ema;                      /* 0 < ema < 1: NAME.ema, a running mean of each trained parameter and running statistic: itself after the first update, then ema of the mean
+                                      and 1 - ema of the parameter (Polyak & Juditsky 1992) */
   double clip_norm;                /* > 0: gradients are scaled down to this global 2-norm (Pascanu et al. 2013) */
   int accumulate;                  /* N > 1: an update takes the mean of the gradients of N batches, as a mean loss over one batch N times as large would.
                                       Two programs that share the parameters: the one with collect is run for the first N-1 batches and adds its
@@ -204,13 +209,17 @@ typedef struct {
   int64_t accumulate;              /* N > 1: batches of one update: as if batch were N times as large, but for batch statistics (a warning says so). Steps, schedule
                                       and checkpoints count updates; what remains of an epoch and makes no whole update is left out */
   double lr;                       /* 0: 0.01 */
-  const char *schedule;            /* "constant" (also NULL), "cosine", "cosine_restarts", "step", "multistep", "exponential", "polynomial", "onecycle" */
+  const char *schedule;            /* "constant" (also NULL), "cosine", "cosine_restarts", "step", "multistep", "exponential", "polynomial", "onecycle", "plateau" */
   int64_t warmup;                  /* steps in which lr grows to its value */
   int64_t step_size; double gamma; /* of "step": lr * gamma^(step / step_size); of the others as in tt_schedule */
   int64_t milestones[TT_MILESTONES], restart_factor;
   double power;                    /* 0: 1 */
+  int64_t patience; double threshold;      /* of "plateau", which cuts the rate by gamma when the test loss does not fall: as in tt_schedule */
   const char *optimizer, *hyper;   /* as in tt_compile_options */
   tt_param_group groups[8];
+  bool no_decay_norm_bias;         /* as in tt_compile_options */
+  double ema;                      /* > 0: running means of the weights, as in tt_compile_options. Evaluation measures them, checkpoints have both, and when tt_train returns they are
+                                      the model's weights */
   double clip_norm;
   int64_t memory_budget;           /* of the training step, as in tt_compile_options */
   uint64_t seed;                   /* of shuffling, augmentation, dropout */

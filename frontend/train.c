@@ -32,6 +32,9 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
   for (int i = 0; i < TT_MILESTONES && o->milestones[i]; i++) put(&w, " milestone=%lld", (long long)o->milestones[i]);
   if (o->power != 0 || o->restart_factor) put(&w, " power=%.17g restart_factor=%lld", o->power, (long long)o->restart_factor);
+  if (rt_schedule_wants_loss(&f->schedule)) put(&w, " patience=%lld threshold=%.17g", (long long)o->patience, o->threshold);
+  if (o->no_decay_norm_bias) put(&w, " no_decay_norm_bias=1");
+  if (o->ema != 0) put(&w, " ema=%.17g", o->ema);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
   if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
   if (rt_schedule_wants_total(&f->schedule)) put(&w, " total=%lld", (long long)f->schedule.total);
@@ -50,7 +53,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   tt_fit_options f = {.params = tt_model_params(m), .team = tt_model_team(m, err), .train = p->train ? p->train : o->train,
                       .test = p->test ? p->test : o->test,
                       .epochs = o->epochs ? o->epochs : 1, .max_steps = o->max_steps, .seed = o->seed, .log = o->log, .checkpoint = o->checkpoint,
-                      .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
+                      .averages = o->ema > 0, .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
   if (f.train->n < batch)
     return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld images to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n);
@@ -59,9 +62,9 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each / accumulate * f.epochs;
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
   f.schedule = (tt_schedule){.name = o->schedule ? o->schedule : "constant", .lr = o->lr != 0 ? o->lr : 0.01, .warmup = o->warmup, .total = total,
-                             .step_size = o->step_size, .gamma = o->gamma, .power = o->power != 0 ? o->power : 1, .restart_factor = o->restart_factor};
+                             .step_size = o->step_size, .gamma = o->gamma, .power = o->power != 0 ? o->power : 1, .restart_factor = o->restart_factor, .patience = o->patience, .threshold = o->threshold};
   memcpy(f.schedule.milestones, o->milestones, sizeof f.schedule.milestones);
-  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .clip_norm = o->clip_norm, .accumulate = (int)accumulate, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
+  tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .clip_norm = o->clip_norm, .accumulate = (int)accumulate, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
   memcpy(c.groups, o->groups, sizeof c.groups);
   if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;
   f.step = p->step;
@@ -79,7 +82,9 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   config_text(m, o, &f, cpu, config, sizeof config);
   f.config = config;
   tt_fit_result own;
-  return tt_fit(&f, result ? result : &own, err);
+  status = tt_fit(&f, result ? result : &own, err);
+  if (f.averages && (status == TT_OK || status == TT_INTERRUPTED) && (result ? result : &own)->steps) rt_params_take_averages(f.params);
+  return status;
 }
 
 tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result, tt_error *err) {

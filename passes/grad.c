@@ -502,7 +502,7 @@ bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n,
 
 tt_status pass_grad(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   tt_status status = pass_copy(in, out, err);
-  if (status != TT_OK || !options->train) return status;
+  if (status != TT_OK || !options->train || (status = pass_groups_check(options, err)) != TT_OK) return status;
   ir_ref loss = out->n_outputs ? out->outputs[0].value : 0;
   if (!loss || ir_at(out, loss)->rank != 0 || !is_real(out, loss)) {
     char type[120] = "nothing";
@@ -521,12 +521,12 @@ tt_status pass_grad(const ir_graph *in, ir_graph *out, const pass_options *optio
   for (ir_ref r = 1; r < out->n_nodes; r++) {
     const ir_node *p = ir_at(out, r);
     if (p->op != IR_param || !ir_int(p, "trainable") || !is_real(out, r)) continue;
-    int group = pass_group(options, ir_str(p, "name"));
+    int group = pass_group(options, ir_str(p, "name"), p->rank);
     if (group >= 0) matched |= 1u << group;
     if (group < 0 || options->groups[group].optimizer) wrt[n++] = r;
   }
   for (int i = 0; i < options->n_groups; i++)
-    if (!(matched >> i & 1)) {
+    if (!(matched >> i & 1) && strncmp(options->groups[i].pattern, "ndim", 4)) {        /* a name that nothing has is a mistake, a number of axes is not */
       free(wrt);
       return tt_fail(err, TT_INVALID, "error: no trained parameter of @%s is in the group \"%s\"\n  at the parameter groups\n  fix: name a parameter or a layer as it is called in the model's file of weights", in->name, options->groups[i].pattern);
     }

@@ -10,8 +10,10 @@ typedef struct {
   bool train;                     /* grad and update run: output 0 is the loss */
   const char *optimizer;          /* row of optim.def, for params that no group names; NULL: they are not updated */
   const char *hyper;              /* "momentum=0.9, weight_decay=5e-4": over the row's defaults */
-  struct { const char *pattern, *optimizer, *hyper; } groups[8];   /* params whose name has this prefix: optimizer NULL freezes them */
+  struct { const char *pattern, *optimizer, *hyper; } groups[8];   /* params that the pattern fits (pass_group): optimizer NULL freezes them */
   int n_groups;
+  bool no_decay_norm_bias;        /* params of less than two axes have weight_decay 0, whatever their group says */
+  double ema;                     /* > 0: a running mean of each param that is updated, and of each real one that the graph assigns, NAME.ema */
   double clip_norm;               /* > 0: gradients are scaled so that their global 2-norm is at most this (Pascanu et al. 2013) */
   int accumulate;                 /* > 1: an update takes the mean of so many gradients: params NAME.grad hold the sum of those before the last one */
   bool collect;                   /* with accumulate: this step only adds its gradients to NAME.grad, the last one updates */
@@ -37,8 +39,10 @@ typedef void pass_watch(void *user, const char *pass, const ir_graph *g, double 
 TT_API tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const char *last, const pass_options *options,
                           pass_watch *watch, void *user, tt_error *err);
 
-/* The group of options that a param of that name falls in, or -1. */
-int pass_group(const pass_options *options, const char *name);
+/* param_group.c: the first group of options that a param falls in, or -1. A pattern is the whole name or its first components ("fc1" is fc1.weight, not fc10.weight), a name
+ * with * for any characters ("blocks.*.bias"), or the number of axes: "ndim<2", with <, <=, =, !=, >=, >. */
+int pass_group(const pass_options *options, const char *name, int n_axes);
+tt_status pass_groups_check(const pass_options *options, tt_error *err);
 
 /* simplify.c: every live row made again in out; what a pass does that has nothing to do. */
 tt_status pass_copy(const ir_graph *in, ir_graph *out, tt_error *err);

@@ -126,12 +126,3 @@ tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const 
   *out = g;
   return TT_OK;
 }
-
-int pass_group(const pass_options *options, const char *name) {
-  for (int i = 0; i < options->n_groups; i++) {       /* whole components: "fc1" has fc1.weight, not fc10.weight */
-    size_t n = strlen(options->groups[i].pattern);
-    bool whole = n == 0 || options->groups[i].pattern[n - 1] == '.' || name[n] == '.' || name[n] == 0;
-    if (!strncmp(name, options->groups[i].pattern, n) && whole) return i;
-  }
-  return -1;
-}

@@ -6,7 +6,8 @@
  *                                                            return %loss
  *
  * The learning rate and the number of steps done are inputs, lr: f64[] and step: i64[], made here when the function has none. An
- * optimizer's state is a param NAME.STATE that is not trained and begins as zeros.
+ * optimizer's state is a param NAME.STATE that is not trained and begins as zeros. With ema = d there is a running mean too, NAME.ema: the parameter itself
+ * after the first update, then d of it and 1 - d of the parameter, as torch.optim.swa_utils.get_ema_multi_avg_fn(d); of running statistics alike.
  *
  * With accumulate = N there are two programs. Of N batches the first N-1 run the one that collects: assign(%w.grad, add(%w.grad, %dw)), where
  * the first takes %dw itself, so that nothing has to be set to zero. The last runs the one that updates, by mul(add(%w.grad, %dw), 1/N). step
@@ -168,12 +169,25 @@ static ir_ref mean_gradient(ir_graph *g, ir_ref param, ir_ref gradient, int n) {
   return ir_cast(g, ir_ew2(g, IR_mul, sum, ir_scalar(g, t, 1.0 / n)), (tt_dtype)ir_at(g, gradient)->dtype);
 }
 
-static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim, const char *hyper, ir_ref lr, ir_ref step) {
+/* NAME.ema follows what the parameter will be. step: updates done. */
+static void average(ir_graph *g, ir_ref param, ir_ref next, double decay, ir_ref step) {
+  char full[400];
+  tt_dtype t = (tt_dtype)ir_at(g, param)->dtype;
+  if ((size_t)snprintf(full, sizeof full, "%s.ema", ir_str(ir_at(g, param), "name")) >= sizeof full) { tt_bug(g, "too long a name of a param"); return; }
+  ir_ref mean = ir_param(g, full, t, ir_shape(g, param), false), first = ir_ew2(g, IR_eq, step, ir_scalar_int(g, TT_I64, 0));
+  next = ir_cast(g, next, t);
+  ir_ref moved = ir_ew2(g, IR_add, mean, ir_ew2(g, IR_mul, ir_scalar(g, t, 1 - decay), ir_ew2(g, IR_sub, next, mean)));
+  assign(g, mean, "ema", ir_select(g, first, next, moved));
+}
+
+/* The new value of the parameter; 0: the error is in g. */
+static ir_ref update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim, const char *hyper, bool decays, ir_ref lr, ir_ref step) {
   const optim_info *o = optimizer(g, optim);
   names e = {.n = 0};
-  if (!o) return;
+  if (!o) return 0;
   bind(g, &e, "lr_scale", 8, (pass_binding){.is_number = true, .number = 1});
-  if (!set_hyper(g, &e, o, o->hyper, false) || !set_hyper(g, &e, o, hyper, true)) return;
+  if (!set_hyper(g, &e, o, o->hyper, false) || !set_hyper(g, &e, o, hyper, true)) return 0;
+  if (!decays && find(&e, "weight_decay", 12)) bind(g, &e, "weight_decay", 12, (pass_binding){.is_number = true, .number = 0});
   double scale = find(&e, "lr_scale", 8)->number;
   ir_ref t = ir_cast(g, ir_ew2(g, IR_add, step, ir_scalar_int(g, TT_I64, 1)), TT_F64);
   bind(g, &e, "p", 1, (pass_binding){.value = param});
@@ -183,7 +197,7 @@ static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim
   const char *name = ir_str(ir_at(g, param), "name");
   if (!strcmp(o->name, "muon") && shape.rank != 2) {
     invalid(g, "error: muon updates matrices, and %s has %d axes\n  at the options of the optimizer\n  fix: give the parameters that are no matrices to another optimizer, by a parameter group", name, shape.rank);
-    return;
+    return 0;
   }
   if (shape.rank == 2) {
     bind(g, &e, "rows", 4, (pass_binding){.is_number = true, .number = (double)shape.dim[0]});
@@ -200,7 +214,7 @@ static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim
   while (next_item(&states, '?', &state, &length, &if_hyper, &if_length)) {
     if (if_hyper && find(&e, if_hyper, if_length)->number == 0) continue;
     char full[400];
-    if (n_kept == 8 || (size_t)snprintf(full, sizeof full, "%s.%.*s", name, (int)length, state) >= sizeof full) { tt_bug(g, "too many or too long states of %s", name); return; }
+    if (n_kept == 8 || (size_t)snprintf(full, sizeof full, "%s.%.*s", name, (int)length, state) >= sizeof full) return tt_bug(g, "too many or too long states of %s", name);
     bool scalar = full[strlen(full) - 1] == ']';
     if (scalar) length -= 2, full[strlen(full) - 2] = 0;
     kept[n_kept] = scalar ? ir_param(g, full, TT_F64, (tt_shape){0}, false) : ir_param(g, full, (tt_dtype)ir_at(g, param)->dtype, shape, false);
@@ -208,9 +222,11 @@ static void update(ir_graph *g, ir_ref param, ir_ref gradient, const char *optim
     bind(g, &e, state, length, (pass_binding){.value = kept[n_kept++]});
   }
   run(g, &e, o->text);
-  if (g->error.status) return;
-  assign(g, param, "p", find(&e, "p", 1)->value);
+  if (g->error.status) return 0;
+  ir_ref next = find(&e, "p", 1)->value;
+  assign(g, param, "p", next);
   for (int i = 0; i < n_kept; i++) assign(g, kept[i], kept_names[i], find(&e, kept_names[i], kept_lengths[i])->value);
+  return next;
 }
 
 /* min(1, clip / (norm + 1e-6)), f64[]: the norm over all gradients together. */
@@ -235,7 +251,7 @@ static ir_ref param_of(const ir_graph *g, const ir_output *o) {
 
 /* The optimizer of a param, NULL: it is frozen. */
 static const char *optimizer_of(const pass_options *o, const ir_graph *g, ir_ref param, const char **hyper) {
-  int group = pass_group(o, ir_str(ir_at(g, param), "name"));
+  int group = pass_group(o, ir_str(ir_at(g, param), "name"), ir_at(g, param)->rank);
   if (hyper) *hyper = group < 0 ? o->hyper : o->groups[group].hyper;
   return group < 0 ? o->optimizer : o->groups[group].optimizer;
 }
@@ -255,6 +271,7 @@ tt_status pass_update(const ir_graph *in, ir_graph *out, const pass_options *opt
   out->n_outputs = n_outputs;
 
   ir_ref lr = 0, step = 0, factor = 0;
+  uint32_t n_statistics = out->n_effects;                    /* what the function itself assigns */
   bool sums = options->accumulate > 1, collects = sums && options->collect;
   if (sums && n && !(step = scalar_input(out, "step", TT_I64))) n = 0;
   ir_ref updates = sums && !collects && n ? ir_ew2(out, IR_div, step, ir_scalar_int(out, TT_I64, options->accumulate)) : 0;
@@ -272,8 +289,14 @@ tt_status pass_update(const ir_graph *in, ir_graph *out, const pass_options *opt
     if (!lr && (!(lr = scalar_input(out, "lr", TT_F64)) || !(step = scalar_input(out, "step", TT_I64)))) break;
     ir_ref gradient = factor ? ir_ew2(out, IR_mul, gradients[i], ir_cast(out, factor, (tt_dtype)ir_at(out, gradients[i])->dtype)) : gradients[i];
     out->at_origin = ir_at(out, params[i])->origin;
-    update(out, params[i], gradient, optim, hyper, lr, updates ? updates : step);
+    bool decays = !options->no_decay_norm_bias || ir_at(out, params[i])->rank >= 2;
+    ir_ref next = update(out, params[i], gradient, optim, hyper, decays, lr, updates ? updates : step);
+    if (next && options->ema > 0) average(out, params[i], next, options->ema, updates ? updates : step);
     out->at_origin = 0;
+  }
+  for (uint32_t i = 0; i < n_statistics && options->ema > 0 && lr && !out->error.status; i++) {
+    const ir_node *a = ir_at(out, out->effects[i]);
+    if (tt_dtype_in((tt_dtype)a->dtype, TT_REAL)) average(out, a->args[0], a->args[1], options->ema, updates ? updates : step);
   }
   free(params);
   return out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;

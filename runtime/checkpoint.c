@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,7 @@ static void remove_leftovers(const char *dir) {
 }
 
 tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *at, tt_error *err) {
-  char path[4096], text[7][40];
+  char path[4096], text[7][40], plateau[100];
   tt_status status = path_of(dir, path, sizeof path, err);
   if (status == TT_OK) status = make_folder(dir, err);
   if (status != TT_OK) return status;
@@ -63,8 +64,9 @@ tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *a
   snprintf(text[4], sizeof *text, "%a", at->loss_sum);   /* hexadecimal: exact */
   snprintf(text[5], sizeof *text, "%" PRId64, at->samples);
   snprintf(text[6], sizeof *text, "%" PRId64, at->correct);
+  snprintf(plateau, sizeof plateau, "%a %a %" PRId64, at->plateau.best, at->plateau.scale, at->plateau.bad);
   tt_metadata metadata[] = {{"tinytorch.epoch", text[0]}, {"tinytorch.batch", text[1]}, {"tinytorch.step", text[2]}, {"tinytorch.seed", text[3]}, {"tinytorch.loss_sum", text[4]},
-                            {"tinytorch.samples", text[5]}, {"tinytorch.correct", text[6]}, {"tinytorch.config", at->config ? at->config : ""}};
+                            {"tinytorch.samples", text[5]}, {"tinytorch.correct", text[6]}, {"tinytorch.plateau", plateau}, {"tinytorch.config", at->config ? at->config : ""}};
   remove_leftovers(dir);
   status = tt_safetensors_save(path, tensors, n, metadata, sizeof metadata / sizeof *metadata, err);
   free(tensors);
@@ -80,19 +82,27 @@ static bool read_number(const tt_safetensors *f, const char *key, int64_t *value
   return !*end && !errno && *value >= 0;
 }
 
+static bool read_plateau(const tt_safetensors *f, tt_plateau *p) {
+  const char *text = tt_safetensors_metadata(f, "tinytorch.plateau");
+  char *end = NULL, *second = NULL, *third = NULL;
+  if (!text) return false;
+  p->best = strtod(text, &end), p->scale = strtod(end, &second), p->bad = strtoll(second, &third, 10);
+  return end != text && second != end && third != second && !*third && p->best > -INFINITY && p->scale >= 0 && p->scale <= 1 && p->bad >= 0;
+}
+
 static bool read_position(const tt_safetensors *f, rt_position *at) {
   const char *seed = tt_safetensors_metadata(f, "tinytorch.seed"), *sum = tt_safetensors_metadata(f, "tinytorch.loss_sum");
   char *end = NULL, *sum_end = NULL;
   if (seed) at->seed = strtoull(seed, &end, 10);
   if (sum) at->loss_sum = strtod(sum, &sum_end);
-  return end && !*end && end != seed && sum_end && !*sum_end && sum_end != sum && read_number(f, "tinytorch.epoch", &at->epoch) && read_number(f, "tinytorch.batch", &at->batch) &&
+  return end && !*end && end != seed && sum_end && !*sum_end && sum_end != sum && read_plateau(f, &at->plateau) && read_number(f, "tinytorch.epoch", &at->epoch) && read_number(f, "tinytorch.batch", &at->batch) &&
          read_number(f, "tinytorch.step", &at->step) && read_number(f, "tinytorch.samples", &at->samples) && read_number(f, "tinytorch.correct", &at->correct);
 }
 
 /* All is read and compared before anything of the store is changed. */
 static tt_status restore(tt_safetensors *f, const char *path, rt_params *p, rt_position *at, tt_tensor **loaded, tt_error *err) {
   rt_position found = {0};
-  if (!read_position(f, &found)) return tt_fail(err, TT_FORMAT, "error: expected the position of a training run (tinytorch.epoch, .batch, .step, .seed, .loss_sum, .samples, .correct) in __metadata__\n  at %s\n  fix: the file holds weights, but is no checkpoint; load it as initial weights", path);
+  if (!read_position(f, &found)) return tt_fail(err, TT_FORMAT, "error: expected the position of a training run (tinytorch.epoch, .batch, .step, .seed, .loss_sum, .samples, .correct, .plateau) in __metadata__\n  at %s\n  fix: the file holds weights, but is no checkpoint; load it as initial weights", path);
   const char *config = tt_safetensors_metadata(f, "tinytorch.config"), *want = at->config ? at->config : "";
   if (!config || strcmp(config, want))
     return tt_fail(err, TT_INVALID, "error: the checkpoint is of another run\n  at %s: it was made with \"%.700s\", this is \"%.700s\"\n  fix: resume with the same model, optimizer, seed and CPU, or choose another folder", path, config ? config : "", want);

@@ -30,7 +30,7 @@ static tt_status check_outputs(rt_evaluator *e, int64_t batch, tt_error *err) {
   return TT_OK;
 }
 
-rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err) {
+rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool averages, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err) {
   rt_evaluator *e = calloc(1, sizeof *e);
   if (!e) {
     tt_fail(err, TT_NO_MEMORY, "error: no memory for an evaluation\n  at data set %s\n  fix: use a machine with more memory", test->name);
@@ -38,7 +38,7 @@ rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_tea
   }
   e->test = test;
   tt_loader_options o = {.batch = batch, .flatten = flatten, .n_threads = 1};
-  if ((e->run = rt_instance_new(eval, team, err)) && rt_params_bind(params, e->run, err) == TT_OK && (e->loader = tt_loader_new(test, &o, err)) && check_outputs(e, batch, err) == TT_OK) return e;
+  if ((e->run = rt_instance_new(eval, team, err)) && (averages ? rt_params_bind_averages : rt_params_bind)(params, e->run, err) == TT_OK && (e->loader = tt_loader_new(test, &o, err)) && check_outputs(e, batch, err) == TT_OK) return e;
   rt_evaluator_free(e);
   return NULL;
 }
@@ -88,7 +88,7 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
 tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_eval_result *r, tt_error *err) {
   tt_error local = {0};
   if (!err) err = &local;
-  rt_evaluator *e = rt_evaluator_new(eval, params, team, test, batch, flatten, err);
+  rt_evaluator *e = rt_evaluator_new(eval, params, false, team, test, batch, flatten, err);
   tt_status status = e ? rt_evaluator_run(e, NULL, r, err) : err->status;
   rt_evaluator_free(e);
   return status;

@@ -49,14 +49,33 @@ rt_param *rt_params_find(rt_params *s, const char *name) {
 int rt_params_count(const rt_params *s) { return s->n; }
 rt_param *rt_params_at(rt_params *s, int i) { return i >= 0 && i < s->n ? &s->at[i] : NULL; }
 
-tt_status rt_params_bind(rt_params *s, rt_instance *x, tt_error *err) {
+/* NAME.ema of it, or NULL. */
+static rt_param *average_of(rt_params *s, const char *name) {
+  size_t n = strlen(name);
+  for (int i = 0; i < s->n; i++)
+    if (s->at[i].optimizer_state && !strncmp(s->at[i].name, name, n) && !strcmp(s->at[i].name + n, ".ema")) return &s->at[i];
+  return NULL;
+}
+
+static tt_status bind_all(rt_params *s, rt_instance *x, bool averages, tt_error *err) {
   const rt_program *p = rt_instance_program(x);
   for (uint32_t i = 0; i < p->n_slots; i++) {
     if (p->slots[i].kind != RT_PARAM) continue;
-    rt_param *q = rt_params_find(s, p->slots[i].name);
+    rt_param *q = averages ? average_of(s, p->slots[i].name) : NULL;
+    if (!q) q = rt_params_find(s, p->slots[i].name);
     if (!q) return tt_fail(err, TT_INVALID, "error: the program wants a parameter %s, which the store does not have\n  at rt_params_bind, %d parameters in the store\n  fix: initialize the parameters of this program first", p->slots[i].name, s->n);
     tt_status status = rt_bind(x, p->slots[i].name, q->tensor, err);
     if (status != TT_OK) return status;
   }
   return TT_OK;
+}
+
+tt_status rt_params_bind(rt_params *s, rt_instance *x, tt_error *err) { return bind_all(s, x, false, err); }
+tt_status rt_params_bind_averages(rt_params *s, rt_instance *x, tt_error *err) { return bind_all(s, x, true, err); }
+
+void rt_params_take_averages(rt_params *s) {
+  for (int i = 0; i < s->n; i++) {
+    rt_param *mean = s->at[i].optimizer_state ? NULL : average_of(s, s->at[i].name);
+    if (mean) tt_tensor_copy(s->at[i].tensor, mean->tensor, NULL);         /* equal types and shapes: cannot fail */
+  }
 }

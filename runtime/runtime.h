@@ -89,6 +89,8 @@ TT_API rt_param *rt_params_find(rt_params *s, const char *name);
 TT_API int rt_params_count(const rt_params *s);
 TT_API rt_param *rt_params_at(rt_params *s, int i);
 TT_API tt_status rt_params_bind(rt_params *s, rt_instance *x, tt_error *err);              /* every RT_PARAM slot of the program */
+tt_status rt_params_bind_averages(rt_params *s, rt_instance *x, tt_error *err);            /* the same, and NAME.ema in the place of NAME where there is one */
+void rt_params_take_averages(rt_params *s);                                                /* each parameter becomes what its NAME.ema is */
 
 /* safetensors.c: files are mapped, and header and size checked before anything is believed; written to a temporary file,
  * synced and renamed. */
@@ -162,8 +164,13 @@ typedef struct {
   int64_t milestones[TT_MILESTONES];       /* multistep: the steps behind which there is one more factor gamma; 0 ends them */
   double power;                            /* polynomial */
   int64_t restart_factor;                  /* cosine_restarts: step_size is the first period, each next one is so many times as long (0: 1) */
+  int64_t patience; double threshold;      /* plateau: when the test loss has not fallen by this share (0: 1e-4) for more than `patience` epochs, one more factor gamma, down to floor */
 } tt_schedule;
 TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
+/* What the schedule plateau makes of the losses it is told, one an epoch: rates are tt_schedule_at times scale. It begins as {INFINITY, 1, 0}. */
+typedef struct { double best, scale; int64_t bad; } tt_plateau;
+TT_API void tt_schedule_measured(const tt_schedule *s, tt_plateau *p, double loss);        /* other schedules do nothing */
+bool rt_schedule_wants_loss(const tt_schedule *s);
 TT_API const char *tt_schedule_name(int i);          /* NULL behind the last */
 TT_API bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
@@ -173,6 +180,7 @@ tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
 typedef struct {
   const rt_program *step, *eval;
   const rt_program *collect;       /* with accumulate > 1: run for all batches of an update but the last */
+  bool averages;                   /* step keeps NAME.ema: what is measured are those */
   int64_t accumulate;              /* batches of one update; 0: 1. step's and collect's input `step` counts batches then; an update is whole before a checkpoint or a stop */
   rt_params *params;
   rt_team *team;
@@ -202,13 +210,14 @@ typedef struct {
   int64_t epoch, batch, step;                        /* the next to be done */
   uint64_t seed;
   double loss_sum; int64_t samples, correct;         /* of the epoch so far */
+  tt_plateau plateau;
   const char *config;
 } rt_position;
 
 /* evaluate.c: accuracy and mean loss over every sample once. With "logits" the loss is the cross-entropy of them, else the program's
  * "loss"; accuracy is of "logits" or "scores" [B, classes], NaN without. */
 typedef struct rt_evaluator rt_evaluator;
-rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err);
+rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool averages, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err);
 tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err);
 void rt_evaluator_free(rt_evaluator *e);
 

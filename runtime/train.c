@@ -51,6 +51,8 @@ static double now(void) {
 static bool stopped(const fit *f) { return f->o->stop && *f->o->stop; }
 static bool finished(const fit *f) { return f->at.epoch >= f->o->epochs || (f->o->max_steps && f->at.step >= f->o->max_steps); }
 
+static double rate(const fit *f) { return tt_schedule_at(&f->o->schedule, f->at.step) * f->at.plateau.scale; }
+
 /* One batch through one of the step's programs. number: what the input `step` is. */
 static tt_status run_batch(fit *f, worker *w, int64_t number, double *loss, int64_t *correct) {
   tt_batch b;
@@ -59,7 +61,7 @@ static tt_status run_batch(fit *f, worker *w, int64_t number, double *loss, int6
   if (status == TT_OK && w->x >= 0) status = rt_bind_slot(w->run, w->x, b.x, f->err);
   if (status == TT_OK && w->y >= 0) status = rt_bind_slot(w->run, w->y, b.y, f->err);
   if (status != TT_OK) return status;
-  if (w->lr) *(double *)tt_tensor_data(w->lr) = tt_schedule_at(&f->o->schedule, f->at.step);
+  if (w->lr) *(double *)tt_tensor_data(w->lr) = rate(f);
   if (w->number) *(int64_t *)tt_tensor_data(w->number) = number;
   if (w->seed) *(uint64_t *)tt_tensor_data(w->seed) = f->o->seed;
   if ((status = rt_run(w->run, f->err)) != TT_OK) return status;
@@ -113,7 +115,7 @@ static tt_status explain(fit *f, double loss) {
     rt_find_not_finite(f->running->run, text, sizeof text);
   }
   return tt_fail(f->err, TT_NOT_FINITE, "error: the loss is not finite: %g in step %" PRId64 " (epoch %" PRId64 ", batch %" PRId64 ")\n  at %s\n  fix: lower the learning rate (it was %g), clip gradients, or check the data", loss,
-                 bad.step, bad.epoch + 1, bad.batch, text[0] ? text : f->snapshot ? "no kernel: all are finite when the step is run alone" : "a model too large to keep a state to search from", tt_schedule_at(&f->o->schedule, bad.step));
+                 bad.step, bad.epoch + 1, bad.batch, text[0] ? text : f->snapshot ? "no kernel: all are finite when the step is run alone" : "a model too large to keep a state to search from", tt_schedule_at(&f->o->schedule, bad.step) * bad.plateau.scale);
 }
 
 static tt_status save(fit *f) {
@@ -156,9 +158,10 @@ static void report_progress(fit *f) {
 /* The end of an epoch, or of the steps that were asked for. */
 static tt_status measure(fit *f, double seconds) {
   averages(f);
-  if (f->eval) {
+  if (f->eval && !(f->o->averages && !f->at.step)) {      /* there are no averages before the first step */
     tt_eval_result e;
-    tt_status status = rt_evaluator_run(f->eval, f->o->stop, &e, f->err);
+    /* What the rate follows from is measured to its end, even when the run is to stop: a resumed one must have the same rates. */
+    tt_status status = rt_evaluator_run(f->eval, rt_schedule_wants_loss(&f->o->schedule) ? NULL : f->o->stop, &e, f->err);
     if (status != TT_OK) return status;
     f->r->test_loss = e.loss;
     f->r->test_accuracy = e.accuracy;
@@ -192,7 +195,7 @@ static tt_status loop(fit *f) {
   while (!finished(f)) {
     if (stopped(f)) return interrupted(f);
     if (f->steps_done % SNAPSHOT_EVERY == 0) take_snapshot(f);
-    double loss = NAN, start = now(), lr = tt_schedule_at(&f->o->schedule, f->at.step);
+    double loss = NAN, start = now(), lr = rate(f);
     tt_status status = run_step(f, &loss, &correct);
     if (status != TT_OK) return status;
     if (!isfinite(loss)) return explain(f, loss);
@@ -213,7 +216,9 @@ static tt_status loop(fit *f) {
       rt_position sums = f->at;
       status = measure(f, epoch_seconds);
       if (status != TT_OK && status != TT_INTERRUPTED) return status;
-      f->at = (rt_position){.epoch = sums.epoch + 1, .step = sums.step, .seed = sums.seed, .config = sums.config};
+      f->at = (rt_position){.epoch = sums.epoch + 1, .step = sums.step, .seed = sums.seed, .plateau = sums.plateau, .config = sums.config};
+      tt_schedule_measured(&f->o->schedule, &f->at.plateau, f->r->test_loss);
+      if (f->at.plateau.scale != sums.plateau.scale) take_snapshot(f);       /* steps that are run again have one rate */
       f->r->epochs = f->at.epoch;
       next_epoch(f);
       epoch_seconds = 0;
@@ -288,6 +293,7 @@ static tt_status prepare(fit *f) {
   if (o->epochs < 0 || o->max_steps < 0 || o->checkpoint_every < 0) return tt_fail(f->err, TT_INVALID, "error: a negative number of epochs or steps\n  at tt_fit\n  fix: epochs, max_steps and checkpoint_every are 0 or more");
   if (o->resume && !o->checkpoint) return tt_fail(f->err, TT_INVALID, "error: nothing to resume from\n  at tt_fit\n  fix: give the checkpoint folder");
   if (rt_schedule_check(&o->schedule, f->err) != TT_OK) return f->err->status;
+  if (rt_schedule_wants_loss(&o->schedule) && (!o->eval || !o->test)) return tt_fail(f->err, TT_INVALID, "error: schedule %s follows the test loss, but nothing is tested\n  at tt_fit\n  fix: give test data, or use another schedule", o->schedule.name);
   if (o->resume) {
     if (rt_checkpoint_load(o->checkpoint, o->params, &f->at, f->err) != TT_OK) return f->err->status;
     if (f->at.seed != o->seed) return tt_fail(f->err, TT_INVALID, "error: the checkpoint's seed is %" PRIu64 ", this run's %" PRIu64 "\n  at %s\n  fix: resume with the same seed", f->at.seed, o->seed, o->checkpoint);
@@ -304,7 +310,7 @@ static tt_status prepare(fit *f) {
   if (o->eval && o->test) {                              /* its batch is what the program was compiled for */
     int x = rt_slot_find(o->eval, "x");
     if (x < 0 || o->eval->slots[x].shape.rank < 1) return tt_fail(f->err, TT_INVALID, "error: the evaluation program takes no batch called x\n  at its inputs\n  fix: let it take x: f32[batch, ...]");
-    if (!(f->eval = rt_evaluator_new(o->eval, o->params, o->team, o->test, o->eval->slots[x].shape.dim[0], o->loader.flatten, f->err))) return f->err->status;
+    if (!(f->eval = rt_evaluator_new(o->eval, o->params, o->averages, o->team, o->test, o->eval->slots[x].shape.dim[0], o->loader.flatten, f->err))) return f->err->status;
   }
   if (o->log && !(f->log = rt_log_open(o->log, o->resume ? f->at.step : -1, f->err))) return f->err->status;
   return TT_OK;
@@ -313,7 +319,7 @@ static tt_status prepare(fit *f) {
 tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err) {
   tt_error local_error = {0};
   tt_fit_result local = {0};
-  fit f = {.o = o, .err = err ? err : &local_error, .r = r ? r : &local, .at = {.seed = o->seed, .config = o->config}, .saved_step = -1};
+  fit f = {.o = o, .err = err ? err : &local_error, .r = r ? r : &local, .at = {.seed = o->seed, .plateau = {INFINITY, 1, 0}, .config = o->config}, .saved_step = -1};
   *f.r = (tt_fit_result){.loss = NAN, .train_accuracy = NAN, .test_loss = NAN, .test_accuracy = NAN};
   tt_status status = prepare(&f);
   f.r->epochs = f.at.epoch;
