@@ -21,5 +21,8 @@ const model_info *cli_model(const char *name);
 bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err);
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
 void cli_warnings(const tt_model *m);       /* printed on stderr */
+/* groups.c: the groups of --groups, in text, which outlives them; what they leave over when the optimizer is muon, and --groups is not given. false: it has been said what is wrong. */
+#define CLI_MUON_GROUPS "ndim!=2: adamw lr_scale=0.1"
+bool cli_groups(const cli_args *a, const char *optimizer, tt_param_group groups[8], char *text, size_t size);
 
 #endif

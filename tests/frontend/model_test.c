@@ -377,17 +377,23 @@ static void train(const char *backend) {
 Test(model, trains_in_the_interpreter) { train("interp"); }
 Test(model, trains_in_the_jit) { train("jit"); }
 
+static tt_val normed(tt_val x, void *arg) {
+  (void)arg;
+  return tt_linear(tt_relu(tt_batch_norm(tt_linear(tt_flatten(x, 1), "fc1", 24), "bn")), "fc2", 10);
+}
+
 /* Training that stops after 25 of 40 steps and goes on in another process's place gives the same bits. */
-Test(model, resumed_training) {
+static void resumes(tt_train_options o) {
   char dir[300];
   tt_error err = {0};
   temporary(dir, sizeof dir, "tt_model_resume");
-  tt_train_options o = {.data = "shapes:640", .epochs = 2, .batch = 32, .lr = 0.02, .optimizer = "adam", .seed = 4}, first = o, rest = o;
+  o.data = "shapes:640", o.epochs = 2, o.batch = 32, o.lr = 0.02, o.seed = 4;
+  tt_train_options first = o, rest = o;
   first.checkpoint = rest.checkpoint = dir;
   first.max_steps = 25;
   rest.resume = true;
   const tt_model_options with = {.seed = 1, .backend = "jit"};
-  tt_model *whole = tt_model_new(classes10, NULL, &with, &err), *a = tt_model_new(classes10, NULL, &with, &err), *b = tt_model_new(classes10, NULL, &with, &err);
+  tt_model *whole = tt_model_new(normed, NULL, &with, &err), *a = tt_model_new(normed, NULL, &with, &err), *b = tt_model_new(normed, NULL, &with, &err);
   cr_assert_eq(tt_train(whole, &o, NULL, &err), TT_OK, "%s", err.message);
   cr_assert_eq(tt_train(a, &first, NULL, &err), TT_OK, "%s", err.message);
   cr_assert_eq(tt_train(b, &rest, NULL, &err), TT_OK, "%s", err.message);
@@ -404,4 +410,44 @@ Test(model, resumed_training) {
   snprintf(command, sizeof command, "rm -rf '%s'", dir);
   cr_expect_eq(system(command), 0);
   tt_model_free(whole), tt_model_free(a), tt_model_free(b);
+}
+
+Test(model, resumed_training) {
+  resumes((tt_train_options){.optimizer = "adam"});
+  resumes((tt_train_options){.optimizer = "adamw", .ema = 0.9, .no_decay_norm_bias = true, .schedule = "plateau", .gamma = 0.5, .threshold = 0.9});
+  resumes((tt_train_options){.optimizer = "muon", .ema = 0.9, .groups = {{"ndim!=2", "adamw", "lr_scale=0.1"}}, .warmup = 30});
+}
+
+/* What is tested, saved and left are the running means; a checkpoint has both. */
+Test(model, running_means_are_tested_and_saved) {
+  tt_error err = {0};
+  tt_fit_result r, plain;
+  tt_model *m = tt_model_new(normed, NULL, &(tt_model_options){.seed = 1}, &err), *raw = tt_model_new(normed, NULL, &(tt_model_options){.seed = 1}, &err);
+  tt_train_options o = {.data = "shapes:640", .epochs = 2, .batch = 32, .lr = 0.05, .seed = 4, .max_steps = 33};
+  cr_assert_eq(tt_train(raw, &o, &plain, &err), TT_OK, "%s", err.message);
+  o.ema = 0.9;
+  cr_assert_eq(tt_train(m, &o, &r, &err), TT_OK, "%s", err.message);
+  cr_expect(fabs(r.loss - plain.loss) < 1e-5 && fabs(r.test_loss - plain.test_loss) > 1e-3, "training goes by the weights themselves, tests by their means: %.9g, %.9g and %.9g, %.9g", r.loss, plain.loss, r.test_loss, plain.test_loss);
+  int means = 0;
+  for (int i = 0; i < rt_params_count(tt_model_params(raw)); i++) {
+    rt_param *p = rt_params_at(tt_model_params(raw), i), *q = rt_params_find(tt_model_params(m), p->name);
+    char name[100];
+    snprintf(name, sizeof name, "%s.ema", p->name);
+    rt_param *mean = rt_params_find(tt_model_params(m), name);
+    tt_shape shape = tt_tensor_shape(p->tensor);
+    size_t bytes = (size_t)tt_shape_count(&shape) * sizeof(float);
+    cr_assert_not_null(mean, "no %s", name);
+    cr_expect(!memcmp(rt_tensor_read(mean->tensor), rt_tensor_read(q->tensor), bytes) && memcmp(rt_tensor_read(p->tensor), rt_tensor_read(q->tensor), bytes), "%s", name);
+    means++;
+  }
+  cr_expect_eq(means, 8);
+  tt_dataset *test = tt_dataset_open("shapes:640", false, &err);
+  tt_eval_result e;
+  cr_assert_eq(tt_test(m, test, 32, &e, &err), TT_OK, "%s", err.message);
+  cr_expect(e.loss == r.test_loss && e.accuracy == r.test_accuracy);
+  tt_dataset_free(test);
+  o.ema = 1;
+  cr_expect_eq(tt_train(m, &o, &r, &err), TT_INVALID);
+  cr_expect(strstr(err.message, "give ema a number below 1"), "%s", err.message);
+  tt_model_free(m), tt_model_free(raw);
 }

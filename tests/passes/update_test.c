@@ -263,6 +263,57 @@ Test(update, groups) {
   side_by_side("only a, and that not much", TT_F64, &options, &sgd, NULL, 1e-11);
 }
 
+/* Patterns: components, *, axes; the first that fits. */
+Test(update, patterns_of_groups) {
+  static const struct { const char *pattern, *name; int n_axes; bool fits; } cases[] = {
+      {"fc1", "fc1.weight", 2, true}, {"fc1", "fc10.weight", 2, false}, {"", "a", 0, true}, {"*.bias", "blocks.0.bias", 1, true}, {"*.bias", "blocks.0.biases", 1, false},
+      {"blocks.*.ln*", "blocks.0.ln1.weight", 1, true}, {"blocks.*.ln*", "head.ln1", 1, false}, {"*a*b", "xaab", 1, true}, {"*a*b", "xaabc", 1, false}, {"*", "x", 3, true},
+      {"ndim<2", "a", 1, true}, {"ndim<2", "a", 2, false}, {"ndim<=2", "a", 2, true}, {"ndim=2", "a", 2, true}, {"ndim==2", "a", 2, true}, {"ndim==2", "a", 3, false},
+      {"ndim!=2", "a", 4, true}, {"ndim!=2", "a", 2, false}, {"ndim>=2", "a", 2, true}, {"ndim>2", "a", 2, false}, {"ndim>2", "a", 3, true}, {"ndims", "ndims.weight", 2, true}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    pass_options o = {.groups = {{cases[i].pattern}, {"*"}}, .n_groups = 2};
+    cr_expect_eq(pass_group(&o, cases[i].name, cases[i].n_axes) == 0, cases[i].fits, "%s of %s with %d axes", cases[i].pattern, cases[i].name, cases[i].n_axes);
+    cr_expect_eq(pass_groups_check(&o, NULL), TT_OK);
+  }
+  static const char *const wrong[] = {"ndim<", "ndim<x", "ndim!2", "ndim<2x", "ndim<-1", "ndim=>2", "ndim<<<2"};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) cr_expect_eq(pass_groups_check(&(pass_options){.groups = {{wrong[i]}}, .n_groups = 1}, NULL), TT_INVALID, "%s", wrong[i]);
+}
+
+Test(update, vectors_need_not_decay) {
+  formula plain = {ADAM}, decays = {ADAM, .decoupled = true, .weight_decay = 0.01};
+  pass_options options = {.optimizer = "adamw"};
+  side_by_side("both decay", TT_F64, &options, &decays, &decays, 1e-11);
+  options.no_decay_norm_bias = true;
+  side_by_side("neither does: both have less than two axes", TT_F64, &options, &plain, &plain, 1e-11);
+  options = (pass_options){.optimizer = "adamw", .groups = {{"ndim<1", "adamw", "weight_decay=0"}, {"ndim>7", NULL, NULL}}, .n_groups = 2};
+  side_by_side("the scalar does not", TT_F64, &options, &decays, &plain, 1e-11);
+}
+
+/* NAME.ema of parameters and of what the function assigns itself. */
+Test(update, running_means) {
+  pass_options options = {.train = true, .optimizer = "sgd", .ema = 0.75};
+  ir_graph *f = function(TT_F64);
+  ir_ref seen = ir_param(f, "seen", TT_F64, (tt_shape){0}, false), count = ir_param(f, "count", TT_I64, (tt_shape){0}, false);
+  ir_assign(f, seen, ir_ew2(f, IR_add, seen, ir_find(f, "b.w")));
+  ir_assign(f, count, ir_ew2(f, IR_add, count, ir_scalar_int(f, TT_I64, 1)));
+  ir_graph *g = trained(f, &options);
+  cr_expect(!ir_find(g, "count.ema"));
+  machine m = start(g);
+  double mean[N + 2], ga[N], gb;
+  set(&m, "b.w", 0, 3), set(&m, "lr", 0, 0.1);
+  for (int t = 0; t < 9; t++) {
+    set(&m, "step", 0, t);
+    for (int i = 0; i < N; i++) set(&m, "x", i, cos(2.0 * t + i));
+    step(&m, ga, &gb);
+    for (int i = 0; i < N + 2; i++) {
+      double now = i < N ? get(&m, "a.w", i) : get(&m, i == N ? "b.w" : "seen", 0), got = i < N ? get(&m, "a.w.ema", i) : get(&m, i == N ? "b.w.ema" : "seen.ema", 0);
+      mean[i] = t == 0 ? now : 0.75 * mean[i] + 0.25 * now;
+      cr_expect_float_eq(got, mean[i], 1e-13, "step %d: the mean of element %d is %.15g, not %.15g", t, i, got, mean[i]);
+    }
+  }
+  stop(&m), ir_graph_free(g), ir_graph_free(f);
+}
+
 Test(update, makes_what_it_needs_and_no_more) {
   for (int i = 0; i < ROWS; i++) {
     pass_options options = {.train = true, .optimizer = rows[i].optimizer, .hyper = rows[i].hyper};

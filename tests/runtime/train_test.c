@@ -280,6 +280,9 @@ Test(train, wrong_options_and_checkpoints, .timeout = 60) {
   FAILS(o.schedule.name = "polynomial", TT_INVALID, "a power above 0")
   FAILS((o.schedule.name = "onecycle", o.schedule.total = 11), TT_INVALID, "at least 7 steps")
   FAILS(o.schedule.name = "exponential", TT_INVALID, "a gamma above 0")
+  FAILS((o.schedule.name = "plateau", o.schedule.gamma = 0.5), TT_INVALID, "nothing is tested")
+  FAILS((o.schedule.name = "plateau", o.schedule.gamma = 1), TT_INVALID, "a gamma below 1")
+  FAILS((o.schedule.name = "plateau", o.schedule.gamma = 0.5, o.schedule.patience = -1), TT_INVALID, "a patience of 0 or more")
   FAILS(o.schedule.gamma = NAN, TT_INVALID, "a gamma that is")
   FAILS(o.schedule.total = 5, TT_INVALID, "greater than its warmup")
   FAILS(o.loader.batch = 4, TT_INVALID, "x wants f32[8,4], it is given f32[4,4]")
@@ -388,4 +391,52 @@ Test(schedule, formulas) {
   cr_assert_eq(rt_schedule_check(&s, NULL), TT_OK);
   s.warmup = -1;
   cr_assert_eq(rt_schedule_check(&s, NULL), TT_INVALID);
+}
+
+/* As torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0.1, min_lr=0.3) gives from lr 1. */
+Test(schedule, plateau) {
+  tt_schedule s = {.name = "plateau", .lr = 1, .gamma = 0.5, .patience = 1, .threshold = 0.1, .floor = 0.3};
+  tt_plateau p = {INFINITY, 1, 0};
+  static const double losses[] = {10, 9.5, 8.9, 8.8, 8.7, 8.7, NAN, 7, 7, 7, 7, 1}, want[] = {1, 1, 1, 1, 0.5, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3};
+  for (int i = 0; i < 12; i++) {
+    tt_schedule_measured(&s, &p, losses[i]);
+    cr_expect_float_eq(tt_schedule_at(&s, i) * p.scale, want[i], 1e-15, "epoch %d: %g", i, p.scale);
+  }
+  cr_expect_eq(p.best, 1);
+  s.name = "constant", s.gamma = 0, p = (tt_plateau){INFINITY, 1, 0};
+  for (int i = 0; i < 9; i++) tt_schedule_measured(&s, &p, 1);
+  cr_expect(p.scale == 1 && p.bad == 0);
+}
+
+/* The rate is cut on the way, by a test loss that cannot get lower every time; stopped anywhere, it goes on to the same bits. */
+Test(train, plateau_resumes_to_the_same_bits, .timeout = 60) {
+  tt_dataset d = dataset();
+  rt_program step = train_program(), eval = eval_program();
+  rt_team *team = rt_team_new(2, NULL);
+  float want[2][D * C], got[2][D * C];
+  double scale = 1;
+  for (int stop = 0; stop < 30; stop += stop == 0 ? 6 : 5) {
+    folder f = folder_new();
+    rt_params *p = params();
+    tt_fit_options o = options(&step, p, team, &d);
+    o.eval = &eval, o.test = &d, o.epochs = 5;
+    o.schedule = (tt_schedule){.name = "plateau", .lr = 0.5, .gamma = 0.25, .patience = 0, .threshold = 0.3};
+    o.checkpoint = f.dir, o.max_steps = stop;
+    cr_assert_eq(tt_fit(&o, NULL, NULL), TT_OK);
+    o.max_steps = 0, o.resume = stop > 0;
+    if (stop) {
+      rt_params_free(p);
+      o.params = p = params();
+      cr_assert_eq(tt_fit(&o, NULL, NULL), TT_OK);
+    }
+    rt_position at = {.config = o.config};
+    cr_assert_eq(rt_checkpoint_load(f.dir, p, &at, NULL), TT_OK);
+    copy_bits(p, stop ? got : want);
+    if (!stop) scale = at.plateau.scale;
+    cr_expect_lt(at.plateau.scale, 1, "the rate was not cut");
+    cr_expect(at.plateau.scale == scale && (!stop || !memcmp(want, got, sizeof want)), "stopped after %d steps", stop);
+    rt_params_free(p);
+    folder_remove(&f);
+  }
+  rt_team_free(team);
 }
