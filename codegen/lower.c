@@ -10,7 +10,8 @@
  *
  * or, when vectors run along P, `for P vec` around the stages, with accumulators of W lanes. Axes next to each other become one loop
  * where no index needs their quotient. Which loop is vectorized is chosen by what loads and stores cost along it (lower_choose.c).
- * Costly values of shape S that several stages want are kept in scratch. Nothing here depends on the number of threads. */
+ * Costly values of shape S that several stages want are kept in scratch. Sums down the rows (of blocks of the leading axes of P) are added to where S is
+ * stored: a task has the rows of one block, and the block's sums stand in the result, which stays in L1. Nothing here depends on the number of threads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,12 @@ void nest_index(const loop_nest *ln, ir_ref r, bool p_only, lp_ref *index) {
 }
 
 /* ---- loops ---- */
+
+static int result_buffer(const loop_nest *ln, ir_ref r) {
+  int i = 0;
+  while (lower_result(ln->lx, i) != r) i++;
+  return lower_result_buffer(ln->lx, i);
+}
 
 void nest_close(lp_cursor *at) {
   while (*at->tail) at->tail = &(*at->tail)->next;
@@ -155,6 +162,31 @@ static void run_body(loop_nest *ln, nest_body *body, lp_cursor *at, lp_ref place
   body(ln, at);
 }
 
+const down_sum *nest_down(const loop_nest *ln, ir_ref r) {
+  for (int i = 0; i < ln->n_downs; i++)
+    if (ln->downs[i].row == r) return &ln->downs[i];
+  return NULL;
+}
+
+lp_ref nest_down_place(loop_nest *ln, const down_sum *d) {
+  lp_ref place = ln->block;
+  for (int i = ln->n_lead; i < ln->space.rank; i++) place = lp_add(ln->k, lp_mul(ln->k, place, ln->space.dim[i]), ln->at[i]);
+  return place;
+}
+
+/* A task has a block: its rows in order, and all of a row but where vectors go along something long. */
+static void sizes_down(loop_nest *ln) {
+  enum { LONG = 4096, TOGETHER = 4 };
+  int64_t lead = 1, extent = ln->vec >= 0 && !ln->groups[ln->vec].reduced ? ln->groups[ln->vec].extent : 1, parts = 1;
+  for (int i = 0; i < ln->n_lead; i++) lead *= ln->space.dim[i];
+  bool alone = ln->rows == lead;                               /* nothing between the rows and the vectors */
+  ln->rows_per_task = ln->rows / ln->blocks;
+  while (alone && extent / parts > LONG && extent % (2 * parts) == 0 && extent / (2 * parts) % ln->lanes == 0) parts *= 2;
+  ln->chunk = extent / parts, ln->n_chunks = parts;
+  ln->together = 1;
+  while (alone && ln->n_stages == 0 && ln->together < TOGETHER && ln->rows_per_task % (2 * ln->together) == 0) ln->together *= 2;
+}
+
 void nest_sizes(loop_nest *ln) {
   ln->rows = ln->n_reduced = 1;
   int64_t extent = 1;
@@ -165,6 +197,10 @@ void nest_sizes(loop_nest *ln) {
   }
   int64_t depth = ln->n_reduced > 0 ? ln->n_reduced : 1;
   ln->chunk = extent, ln->n_chunks = ln->rows_per_task = 1;
+  if (ln->n_downs && ln->rows > 0 && extent > 0) {
+    sizes_down(ln);
+    return;
+  }
   if (extent > ln->lanes && (extent * depth >= 2 * ln->grain || ln->rows == 1)) {
     int64_t whole = ln->lanes > 1 ? ln->lanes : 1, want = (ln->grain / depth + whole - 1) / whole * whole;
     if (want < whole) want = whole;
@@ -188,6 +224,33 @@ void nest_sizes(loop_nest *ln) {
   }
 }
 
+/* ln->at of the groups of P that no vector runs along, at this row of them. */
+static void set_row(loop_nest *ln, lp_ref row) {
+  int outermost = -1;
+  for (int i = ln->n_groups - 1; i >= 0; i--)
+    if (!ln->groups[i].reduced && i != ln->vec) outermost = i;
+  for (int i = ln->n_groups - 1; i >= 0; i--) {
+    if (ln->groups[i].reduced || i == ln->vec) continue;
+    nest_set(ln, i, i == outermost ? row : lp_mod(ln->k, row, ln->groups[i].extent));
+    row = lp_div(ln->k, row, ln->groups[i].extent);
+  }
+}
+
+static void clear_down(loop_nest *ln, lp_cursor *outside, const down_sum *d, lp_ref place) {
+  lp_kernel *k = ln->k;
+  int64_t columns = 1, some;
+  for (int i = ln->n_lead; i < ln->space.rank; i++) columns *= ln->space.dim[i];
+  some = ln->n_chunks > 1 ? ln->chunk : columns;
+  lp_cursor at = *outside;
+  int var = lp_var_add(k, "z", some);
+  lp_for(k, &at, var, 0, some, lanes_for(ln, some), &at);
+  lp_stmt *s = lp_append(k, &at, LS_STORE);
+  tt_dtype t = ir_at(ln->g, d->row)->dtype;
+  s->buffer = result_buffer(ln, d->row), s->index = lp_add(k, lp_mul(k, ln->block, columns), lp_var(k, var)), s->value = lp_const(k, t, 0);
+  if (ln->n_chunks > 1) s->index = lp_add(k, s->index, place);
+  nest_close(outside);
+}
+
 void nest_tasks(loop_nest *ln, nest_body *body) {
   lp_kernel *k = ln->k;
   int64_t extent = ln->vec >= 0 && !ln->groups[ln->vec].reduced ? ln->groups[ln->vec].extent : 1;
@@ -197,31 +260,28 @@ void nest_tasks(loop_nest *ln, nest_body *body) {
   lp_ref task = lp_var(k, 0), row = lp_div(k, task, ln->n_chunks), chunk = lp_mod(k, task, ln->n_chunks);
   lp_ref place = lp_mul(k, chunk, ln->chunk);
   int64_t width = ln->chunk;
-  bool again = ln->gathers && !ln->core && ln->n_stages == 0 && ln->rows_per_task > 1;      /* neighbours of what a gather touched are used while they are in L1 */
+  bool again = ln->gathers && !ln->core && !ln->n_downs && ln->n_stages == 0 && ln->rows_per_task > 1;      /* neighbours of what a gather touched are used while they are in L1 */
   if ((again || ln->columns >= 0) && ln->chunk > ln->lanes && ln->chunk % ln->lanes == 0 && extent % ln->chunk == 0) {      /* columns: what is kept stays there too */
     int var = lp_var_add(k, "block", ln->chunk / ln->lanes);
     lp_for(k, &at, var, 0, ln->chunk / ln->lanes, 0, &at);
     width = ln->lanes;
     place = lp_mul(k, lp_var(k, var), width);
   }
+  ln->block = row;
+  for (int i = 0; i < ln->n_downs; i++) clear_down(ln, &at, &ln->downs[i], place);
   if (ln->rows_per_task > 1) {
-    int var = lp_var_add(k, "row", ln->rows_per_task);
-    lp_for(k, &at, var, 0, ln->rows_per_task, 0, &at);
-    row = lp_add(k, lp_mul(k, row, ln->rows_per_task), lp_var(k, var));
+    int64_t together = ln->n_downs ? ln->together : 1;
+    int var = lp_var_add(k, "row", ln->rows_per_task / together);
+    lp_for(k, &at, var, 0, ln->rows_per_task / together, 0, &at);
+    row = lp_add(k, lp_mul(k, row, ln->rows_per_task), lp_mul(k, lp_var(k, var), together));
     if (ln->rows % ln->rows_per_task) {
       lp_stmt *s = lp_append(k, &at, LS_IF);
       s->guard = lp_op(k, IR_lt, TT_BOOL, row, lp_int(k, ln->rows), 0);
       at.tail = &s->body;
     }
   }
-  int outermost = -1;
-  for (int i = ln->n_groups - 1; i >= 0; i--)
-    if (!ln->groups[i].reduced && i != ln->vec) outermost = i;
-  for (int i = ln->n_groups - 1; i >= 0; i--) {
-    if (ln->groups[i].reduced || i == ln->vec) continue;
-    nest_set(ln, i, i == outermost ? row : lp_mod(k, row, ln->groups[i].extent));
-    row = lp_div(k, row, ln->groups[i].extent);
-  }
+  ln->row = row;
+  set_row(ln, row);
   int64_t last = extent - (ln->n_chunks - 1) * ln->chunk;
   if (last == ln->chunk) {
     run_body(ln, body, &at, place, width);
@@ -455,8 +515,7 @@ static void stage(loop_nest *ln, lp_cursor *at, int number) {
 
 lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value) {
   lp_stmt *s = lp_append(ln->k, at, LS_STORE);
-  for (int i = 0; i < lower_n_results(ln->lx); i++)
-    if (lower_result(ln->lx, i) == result) s->buffer = lower_result_buffer(ln->lx, i);
+  s->buffer = result_buffer(ln, result);
   s->index = lower_linear(ln->lx, result, index);
   s->value = value;
   s->stream = ln->core ? 0 : lower_streams(ln->lx, result);
@@ -512,10 +571,34 @@ static bool store_padded(loop_nest *ln, lp_cursor *at, ir_ref r, const lp_ref *i
   return true;
 }
 
-/* Stores the results of shape P, or the others. All values stand in locals before the first store: a result may lie over an argument. */
+/* Is r stored once for an element of P? Where nothing is reduced that is S, and sums down the rows go with it. */
+static bool stored_with_p(const loop_nest *ln, ir_ref r) { return nest_down(ln, r) ? ln->flat : nest_fits(ln, r, true); }
+
+static void put_down(loop_nest *ln, lp_cursor *at, const down_sum *d, lp_ref value) {
+  lp_stmt *s = lp_append(ln->k, at, LS_STORE);
+  s->buffer = result_buffer(ln, d->row), s->index = nest_down_place(ln, d), s->value = value;
+}
+
+/* What `rows` rows of `each` values have for sums down the rows goes to those of the first row, added to what the block has so far. That is read before anything is
+ * stored: stores on their way past the caches hold up loads that are a multiple of 4 KiB from them. */
+static void add_down(loop_nest *ln, lp_cursor *at, lp_ref *values, int each, int rows, bool p_only) {
+  lp_kernel *k = ln->k;
+  for (int i = 0, place = 0; i < lower_n_results(ln->lx); i++) {
+    const down_sum *d = nest_down(ln, lower_result(ln->lx, i));
+    if (stored_with_p(ln, lower_result(ln->lx, i)) != p_only) continue;
+    tt_dtype t = k->exprs[values[place]].dtype;
+    for (int j = 1; d && j < rows; j++) values[place] = lp_op(k, IR_add, t, values[place], values[place + j * each], 0);
+    if (d) values[place] = lp_get(k, nest_local(ln, at, "sum", t, lp_op(k, IR_add, t, lp_load(k, result_buffer(ln, d->row), nest_down_place(ln, d), 0, 0), values[place], 0)), 0);
+    place++;
+  }
+}
+
+/* Stores the results of shape P, or the others, of all rows that are taken together. All values stand in locals before the first store: a result may lie
+ * over an argument. */
 static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
-  int n = lower_n_results(ln->lx), m = 0;
-  lp_ref *values = malloc(((size_t)n + 1) * sizeof *values), index[TT_MAX_RANK];
+  lp_kernel *k = ln->k;
+  int n = lower_n_results(ln->lx), m = 0, rows = ln->n_downs && p_only == ln->flat ? (int)ln->together : 1;
+  lp_ref *values = malloc(((size_t)(n * rows) + 1) * sizeof *values), index[TT_MAX_RANK];
   if (!values) {
     lower_fail(ln->lx, "no memory", lower_first(ln->lx));
     return;
@@ -523,22 +606,29 @@ static void store_results(loop_nest *ln, lp_cursor *at, bool p_only) {
   for (int pass = 0; pass < 2; pass++) {
     if (pass) use_inverses(ln, values, m);
     if (pass && !p_only) weigh_pass(ln, values, m);
-    bool alone = pass && n == 1 && m == 1 && ln->n_stages == 0;
+    bool alone = pass && n == 1 && m == 1 && ln->n_stages == 0 && !ln->n_downs;
     if (alone) {
       nest_index(ln, lower_result(ln->lx, 0), p_only, index);
       if (store_padded(ln, at, lower_result(ln->lx, 0), index, values[0])) break;
     }
     if (pass) nest_share(ln, at, values, m);
     for (int i = 0; pass && m > 1 && i < m; i++)
-      if (ln->k->exprs[values[i]].kind != LX_LOCAL && ln->k->exprs[values[i]].kind != LX_CONST)
-        values[i] = lp_get(ln->k, nest_local(ln, at, "y", ln->k->exprs[values[i]].dtype, values[i]), 0);
+      if (k->exprs[values[i]].kind != LX_LOCAL && k->exprs[values[i]].kind != LX_CONST)
+        values[i] = lp_get(k, nest_local(ln, at, "y", k->exprs[values[i]].dtype, values[i]), 0);
+    if (pass) add_down(ln, at, values, m / rows, rows, p_only);
     m = 0;
-    for (int i = 0; i < n; i++) {
-      ir_ref r = lower_result(ln->lx, i);
-      if (nest_fits(ln, r, true) != p_only) continue;
-      nest_index(ln, r, p_only, index);
-      if (pass == 0) values[m++] = lower_pull(ln->lx, r, index);
-      else nest_store(ln, at, r, index, values[m++]);
+    for (int j = 0; j < rows; j++) {
+      if (rows > 1) set_row(ln, lp_add(k, ln->row, lp_int(k, j)));
+      for (int i = 0; i < n; i++) {
+        ir_ref r = lower_result(ln->lx, i);
+        const down_sum *d = nest_down(ln, r);
+        if (stored_with_p(ln, r) != p_only) continue;
+        if (!d) nest_index(ln, r, p_only, index);
+        if (pass == 0) values[m] = d ? lower_pull(ln->lx, d->base, ln->at) : lower_pull(ln->lx, r, index);
+        else if (!d) nest_store(ln, at, r, index, values[m]);
+        else if (j == 0) put_down(ln, at, d, values[m]);
+        m++;
+      }
     }
   }
   free(values);
@@ -550,7 +640,7 @@ static void body_reductions(loop_nest *ln, lp_cursor *outside) {
   nest_open_vector(ln, &at);
   for (int s = 0; s < ln->n_stages; s++) stage(ln, &at, s);
   bool any_full = false;
-  for (int i = 0; i < lower_n_results(ln->lx); i++) any_full |= !nest_fits(ln, lower_result(ln->lx, i), true);
+  for (int i = 0; i < lower_n_results(ln->lx); i++) any_full |= !stored_with_p(ln, lower_result(ln->lx, i));
   if (any_full && ln->n_reduced > 0) {
     lp_cursor inside = at;
     nest_open_reduced(ln, &inside);
@@ -576,6 +666,16 @@ static void add_reduction(loop_nest *ln, ir_ref r, int at_stage) {
   }
 }
 
+/* A sum down the rows that the kernel goes over (form_down says the same). */
+static bool is_down(const loop_nest *ln, ir_ref r, pass_down *d) {
+  const ir_node *n = ir_at(ln->g, r);
+  if (n->op != IR_sum || !pass_down_of(ln->g, r, lower_inside(ln->lx, n->args[0]), d)) return false;
+  for (ir_ref u = r + 1; u <= lower_last(ln->lx); u++)
+    for (uint32_t i = 0; lower_inside(ln->lx, u) && i < ir_at(ln->g, u)->n_args; i++)
+      if (ir_at(ln->g, u)->args[i] == r) return false;
+  return true;
+}
+
 static bool read_rows(loop_nest *ln) {
   ir_ref first = lower_first(ln->lx), last = lower_last(ln->lx);
   ln->ready = calloc(last - first + 1, sizeof *ln->ready);
@@ -585,10 +685,15 @@ static bool read_rows(loop_nest *ln) {
     const ir_node *n = ir_at(ln->g, r);
     if (!lower_inside(ln->lx, r)) continue;
     int ready = 0;
+    pass_down d;
     for (uint32_t i = 0; i < n->n_args; i++)
       if (lower_inside(ln->lx, n->args[i]) && ln->ready[n->args[i] - first] > ready) ready = ln->ready[n->args[i] - first];
     if (n->op == IR_cumsum || n->op == IR_scatter_add || n->op == IR_dynamic_update_slice) {
       ln->core = r;
+    } else if (is_down(ln, r, &d)) {
+      if (ln->n_downs == MAX_DOWNS) return lower_fail(ln->lx, "it has too many sums down its rows", r), false;
+      ln->downs[ln->n_downs++] = (down_sum){r, d.base};
+      ln->n_lead = d.n_lead, ln->blocks = d.blocks;
     } else if (ir_ops[n->op].kind == IR_REDUCTION || n->op == IR_fold) {
       add_reduction(ln, r, ready);
       ready += n->op == IR_argmax || n->op == IR_argmin ? 2 : 1;
@@ -639,11 +744,20 @@ static bool read_space(loop_nest *ln) {
       if (axes[i] < 0 || axes[i] >= n) return lower_fail(ln->lx, "it reduces an axis that its space has not", lower_first(ln->lx)), false;
       ln->in_r[axes[i]] = true;
     }
+    for (int i = 0; i < ln->n_downs; i++) {
+      tt_shape from = ir_shape(ln->g, ln->downs[i].base);
+      bool same = tt_shape_equal(&from, &ln->space);
+      for (int a = 0; a < ln->n_lead; a++) same &= !ln->in_r[a];
+      if (!same) return lower_fail(ln->lx, "what it sums down its rows has another shape than the space", ln->downs[i].row), false;
+    }
     for (int i = 0; i < lower_n_results(ln->lx); i++) {
       ir_ref r = lower_result(ln->lx, i);
+      if (nest_down(ln, r)) continue;
       if (!nest_fits(ln, r, true) && !nest_fits(ln, r, false)) return lower_fail(ln->lx, "a result has another shape than the space", r), false;
     }
   }
+  ln->flat = true;
+  for (int a = 0; a < ln->space.rank; a++) ln->flat &= !ln->in_r[a];
   for (int reduced = 0; reduced < 2; reduced++)
     for (int a = 0; a < ln->space.rank; a++)
       if (ln->in_r[a] == reduced && ln->space.dim[a] != 1) ln->groups[ln->n_groups++] = (loop_group){.axes = {a}, .n = 1, .extent = ln->space.dim[a], .reduced = reduced};
@@ -662,7 +776,7 @@ lp_kernel *cg_lower(const ir_graph *g, uint32_t region, const cg_cpu *cpu, ir_re
     ln.lanes = plan_number(&ln, "lanes", cpu->vector_bytes / 4);
     ln.grain = plan_number(&ln, "grain", 16384);
     for (int i = 0; i < ln.space.rank; i++) ln.at[i] = lp_int(k, 0);
-    ln.place = ln.lane = lp_int(k, 0);
+    ln.place = ln.lane = ln.block = ln.row = lp_int(k, 0);
     bool empty = false;
     for (int i = 0; i < ln.n_groups; i++) empty |= ln.groups[i].extent == 0;
     ok = empty || nest_choose(&ln);

@@ -51,7 +51,7 @@ static bool probe_start(probe *p, const loop_nest *ln, const loop_group *groups,
   memcpy(t->groups, groups, (size_t)n_groups * sizeof *groups);
   t->n_groups = n_groups;
   for (int i = 0; i < ln->space.rank; i++) t->at[i] = lp_int(t->k, 0);
-  t->place = t->lane = lp_int(t->k, 0);
+  t->place = t->lane = t->block = lp_int(t->k, 0);
   for (int i = 0; i < n_groups; i++) {
     t->groups[i].var = lp_var_add(t->k, "x", groups[i].extent);
     nest_set(t, i, lp_var(t->k, t->groups[i].var));
@@ -63,7 +63,13 @@ static bool probe_start(probe *p, const loop_nest *ln, const loop_group *groups,
     for (int i = 0; i < ln->n_reductions; i++) p->roots[p->n_roots++] = nest_term(t, &ln->reductions[i]);
     for (int i = 0; i < n_results; i++) {
       ir_ref r = lower_result(ln->lx, i);
+      const down_sum *d = nest_down(ln, r);
       lp_ref index[TT_MAX_RANK];
+      if (d) {
+        p->roots[p->n_roots++] = lower_pull(t->lx, d->base, t->at);
+        p->stores[p->n_stores++] = nest_down_place(t, d);
+        continue;
+      }
       nest_index(t, r, nest_fits(t, r, true), index);
       p->roots[p->n_roots++] = lower_pull(t->lx, r, index);
       p->stores[p->n_stores++] = lower_linear(t->lx, r, index);
@@ -96,6 +102,7 @@ static bool join_groups(loop_nest *ln) {
   for (int i = ln->n_groups - 2; i >= 0; i--) {
     loop_group groups[TT_MAX_RANK];
     if (ln->groups[i].reduced != ln->groups[i + 1].reduced) continue;
+    if (ln->n_downs && (ln->groups[i].axes[0] < ln->n_lead) != (ln->groups[i + 1].axes[0] < ln->n_lead)) continue;
     memcpy(groups, ln->groups, sizeof groups);
     loop_group *a = &groups[i], *b = &groups[i + 1];
     memcpy(a->axes + a->n, b->axes, (size_t)b->n * sizeof *b->axes);
@@ -217,7 +224,7 @@ bool nest_choose(loop_nest *ln) {
     if (ln->groups[i].reduced) p.ln.n_reduced *= ln->groups[i].extent;
   double best = 0;
   for (int i = ln->n_groups - 1; i >= 0; i--) {
-    if (ln->core && ln->groups[i].reduced) continue;
+    if ((ln->core && ln->groups[i].reduced) || (ln->n_downs && ln->groups[i].axes[0] < ln->n_lead)) continue;
     double cost = cost_of(&p, i);
     bool innermost = ln->groups[i].axes[ln->groups[i].n - 1] == ln->space.rank - 1;
     if (!innermost) cost *= 1.05;
@@ -228,7 +235,7 @@ bool nest_choose(loop_nest *ln) {
     int64_t by = 0;
     if (p.live[e] && x->kind == LX_LOAD && lp_affine(p.ln.k, x->a[0], p.ln.groups[ln->vec].var, &by)) ln->gathers |= by > 1 || by < -1;
   }
-  if (ln->vec >= 0 && !ln->core) choose_tile(ln, &p);
+  if (ln->vec >= 0 && !ln->core && !ln->n_downs) choose_tile(ln, &p);
   probe_end(&p);
   return true;
 }
@@ -241,9 +248,11 @@ static void pull_stage(loop_nest *t, int number) {
   for (int i = 0; number == t->n_stages && i < lower_n_results(t->lx); i++) {
     ir_ref r = lower_result(t->lx, i);
     lp_ref index[TT_MAX_RANK];
+    const down_sum *d = nest_down(t, r);
     if (nest_fits(t, r, true)) continue;
-    nest_index(t, r, false, index);
-    lower_pull(t->lx, r, index);
+    if (!d) nest_index(t, r, false, index);
+    if (d) lower_pull(t->lx, d->base, t->at);
+    else lower_pull(t->lx, r, index);
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include "lower.h"
 
+enum { MAX_DOWNS = 8 };
+
 /* Axes of the space S that one loop runs over: the last is counted fastest. */
 typedef struct {
   int axes[TT_MAX_RANK], n;
@@ -27,6 +29,9 @@ typedef struct {
 /* A row of shape S that several stages want and that is costly: kept in scratch. */
 typedef struct { ir_ref row; int stage, buffer; } kept_row;
 
+/* A sum down the rows of a block (pass_down_of), which stands in its result while a task goes over them. */
+typedef struct { ir_ref row, base; } down_sum;
+
 typedef struct loop_nest loop_nest;
 typedef void nest_body(loop_nest *ln, lp_cursor *at);
 
@@ -37,11 +42,14 @@ struct loop_nest {
   ir_ref core;                        /* cumsum, scatter_add, dynamic_update_slice; 0: reductions, or nothing */
   bool in_place;                      /* the core writes over its first argument */
   tt_shape space;
-  bool in_r[TT_MAX_RANK];
+  bool in_r[TT_MAX_RANK], flat;       /* flat: nothing is reduced */
   loop_group groups[TT_MAX_RANK]; int n_groups;     /* P outer to inner, then R */
   reduction *reductions; int n_reductions, n_stages;
   int *ready;                         /* by row - first: the stage from which it may be pulled */
   kept_row kept[8]; int n_kept;
+  down_sum downs[MAX_DOWNS]; int n_downs;           /* a task has one block; rows are `together` at a time */
+  int n_lead;
+  int64_t blocks, together;
   int64_t lanes, grain;
   int vec;                            /* group; -1: none */
   bool gathers;                       /* along it a load has a stride: the rows of a task are then walked inside of blocks of lanes */
@@ -59,6 +67,7 @@ struct loop_nest {
   int64_t width;                      /* elements of it that this loop does; 1 when vec is not in P */
   lp_stmt *along;                     /* the vector loop over R that is open, or NULL */
   struct { lp_stmt *loop; double work; } passes[16]; int n_passes;      /* such loops, in order, and what an element of each costs */
+  lp_ref row, block;                  /* the row at hand, the first of `together`; the block that it is in */
   lp_ref lane;                        /* variable of the vector loop over P; the constant 0 when there is none */
 };
 
@@ -78,6 +87,8 @@ bool nest_fits(const loop_nest *ln, ir_ref r, bool p_only);   /* has row r the s
 void nest_index(const loop_nest *ln, ir_ref r, bool p_only, lp_ref *index);   /* of such a row, at ln->at */
 lp_ref nest_term(loop_nest *ln, const reduction *r);          /* what goes into a reduction at ln->at */
 int nest_local(loop_nest *ln, lp_cursor *at, const char *name, tt_dtype t, lp_ref value);
+const down_sum *nest_down(const loop_nest *ln, ir_ref r);     /* is r a sum down the rows? NULL: no */
+lp_ref nest_down_place(loop_nest *ln, const down_sum *d);     /* the element of its result at ln->at */
 void nest_sizes(loop_nest *ln);                               /* how much a task does */
 /* lower_choose.c */
 bool nest_choose(loop_nest *ln);                              /* joins axes, and chooses which group is vectorized */

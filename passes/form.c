@@ -11,6 +11,9 @@
  * Movement that does more than rename axes (slices, merges of axes, gathers) makes a demand "lost" along the axes that it touches: elementwise rows
  * are computed wherever they are wanted, reductions only at P. So the entry of a row that a gather picks may follow from the row's sums.
  *
+ * Sums down the rows of the space, of blocks of its leading axes, are results that nobody in the kernel reads: what each row adds to them is wanted
+ * at the index of S, and they need no stage of their own. So a layer norm's gradients of gain and bias come from the pass that makes that of x.
+ *
  * In a contraction's kernel the rows above the contraction are renamed by permute and reshape only, and every one of them must have
  * one view of it, so that each element of the result has one place. */
 #include "form.h"
@@ -29,6 +32,7 @@ typedef struct {
   const bool *result;
   form *f;
   state *s;
+  ir_ref *down;                      /* of each row that is a sum down the rows: what it sums; else 0 */
   int8_t p[TT_MAX_RANK];             /* P: axes of S */
   int n_p;
   double count_s, count_p;
@@ -56,6 +60,15 @@ static int position(const ir_ref *rows, int n, ir_ref r) {
     else hi = mid;
   }
   return lo < n && rows[lo] == r ? lo : -1;
+}
+
+bool form_down(const ir_graph *g, const ir_ref *rows, int n, ir_ref r, pass_down *d) {
+  const ir_node *x = ir_at(g, r);
+  if (x->op != IR_sum || !pass_down_of(g, r, position(rows, n, x->args[0]) >= 0, d)) return false;
+  for (int i = 0; i < n; i++)
+    for (uint32_t k = 0; rows[i] > r && k < ir_at(g, rows[i])->n_args; k++)
+      if (ir_at(g, rows[i])->args[k] == r) return false;
+  return true;
 }
 
 static bool no(checker *c, const char *why) { return c->f->why = why, false; }
@@ -222,7 +235,7 @@ static bool loop_form(checker *c, form_use *use) {
       if (a >= 0 && c->s[a].level > c->s[i].level) c->s[i].level = c->s[a].level;
       if (a >= 0 && r->args[k] == f->core && !folds) return no(c, "a row reads the cumsum, scatter_add or dynamic_update_slice of its own kernel");
     }
-    if (form_is_reduction(r->op) || r->op == IR_fold) c->s[i].level++;
+    if ((form_is_reduction(r->op) && !c->down[i]) || r->op == IR_fold) c->s[i].level++;
   }
 
   for (int i = c->n - 1; i >= 0; i--) {
@@ -230,7 +243,15 @@ static bool loop_form(checker *c, form_use *use) {
     state *s = &c->s[i];
     int8_t ax[TT_MAX_RANK];
     char at = canonical(c, r, ax);
-    bool core = is_core(r->op), reduction = form_is_reduction(r->op);
+    bool core = is_core(r->op), reduction = form_is_reduction(r->op) && !c->down[i];
+    if (c->down[i]) {
+      int a = position(c->rows, c->n, c->down[i]);
+      demand d = {.evals = c->count_s};
+      if (a >= 0 && canonical(c, ir_at(c->g, c->down[i]), d.ax) && !want(c, a, d)) return false;
+      if (a >= 0) c->s[a].stages |= 1u << (s->level < 31 ? s->level : 31);
+      if (use) use[i] = (form_use){count(c->g, c->rows[i]), 1u << (s->level < 31 ? s->level : 31), true};
+      continue;
+    }
     if (c->result[i]) {
       demand d = {.evals = at == 'P' ? c->count_p : c->count_s};
       memcpy(d.ax, ax, sizeof ax);
@@ -370,17 +391,25 @@ static bool contract_form(checker *c, form_use *use) {
 
 static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, form *f, form_use *use) {
-  *f = (form){.space = {.rank = -1}};
-  checker c = {.g = g, .rows = rows, .n = n, .result = result, .f = f};
-  for (int i = 0; i < n; i++) {
-    const ir_node *r = ir_at(g, rows[i]);
+/* The kind, the core, and the space and its reduced axes where reductions say so. */
+static bool read_form(checker *c) {
+  form *f = c->f;
+  tt_shape down = {.rank = -1};
+  for (int i = 0; i < c->n; i++) {
+    const ir_node *r = ir_at(c->g, c->rows[i]);
     ir_op op = r->op;
+    pass_down d;
     if (ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || is_core(op)) {
-      if (f->core) return no(&c, "two contractions, folds or the like");
-      f->core = rows[i];
-    } else if (op == IR_input || op == IR_param || op == IR_assign || ir_ops[op].kind == IR_COMPOSITE) return no(&c, "a row that belongs into no kernel");
+      if (f->core) return no(c, "two contractions, folds or the like");
+      f->core = c->rows[i];
+    } else if (op == IR_input || op == IR_param || op == IR_assign || ir_ops[op].kind == IR_COMPOSITE) return no(c, "a row that belongs into no kernel");
     if (!form_is_reduction(op)) continue;
+    if (form_down(c->g, c->rows, c->n, c->rows[i], &d)) {
+      tt_shape s = ir_shape(c->g, d.base);
+      if (f->n_lead && (d.n_lead != f->n_lead || d.blocks != f->blocks || !tt_shape_equal(&s, &down))) return no(c, "two sums down the rows of different blocks");
+      f->n_lead = d.n_lead, f->blocks = d.blocks, down = s, c->down[i] = d.base;
+      continue;
+    }
     int axes[TT_MAX_RANK], n_axes = 1;
     if (op == IR_argmax || op == IR_argmin) axes[0] = (int)ir_int(r, "axis");
     else {
@@ -388,27 +417,54 @@ bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, f
       for (int k = 0; k < n_axes; k++) axes[k] = (int)list[k];
     }
     qsort(axes, (size_t)n_axes, sizeof *axes, by_number);
-    tt_shape s = ir_shape(g, r->args[0]);
+    tt_shape s = ir_shape(c->g, r->args[0]);
     if (f->space.rank >= 0 && (!tt_shape_equal(&s, &f->space) || n_axes != f->n_reduce || memcmp(axes, f->reduce, (size_t)n_axes * sizeof *axes)))
-      return no(&c, "two reductions over different spaces or axes");
+      return no(c, "two reductions over different spaces or axes");
     f->space = s, f->n_reduce = n_axes;
     memcpy(f->reduce, axes, (size_t)n_axes * sizeof *axes);
   }
-  ir_op op = f->core ? ir_at(g, f->core)->op : IR_poison;
-  if (f->core && f->space.rank >= 0) return no(&c, "a reduction beside a contraction, fold or the like");
+  if (f->n_lead && f->space.rank < 0) f->space = down;
+  if (f->n_lead && (!tt_shape_equal(&down, &f->space) || (f->n_reduce && f->reduce[0] < f->n_lead))) return no(c, "a sum down other rows than those of the space");
+  ir_op op = f->core ? ir_at(c->g, f->core)->op : IR_poison;
+  if (f->core && f->space.rank >= 0) return no(c, "a reduction beside a contraction, fold or the like");
   f->kind = ir_ops[op].kind == IR_CONTRACTION ? FORM_CONTRACT : op == IR_argsort ? FORM_CALL : FORM_LOOP;
-  if (f->kind == FORM_CALL) {
-    f->space = ir_shape(g, f->core);
-    if (use) use[0] = (form_use){count(g, f->core), 1, true};
-    return n == 1 || no(&c, "argsort stands alone");
+  return true;
+}
+
+bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, form *f, form_use *use) {
+  *f = (form){.space = {.rank = -1}};
+  checker c = {.g = g, .rows = rows, .n = n, .result = result, .f = f};
+  if (n <= 0) return no(&c, "no rows");
+  c.s = calloc((size_t)n, sizeof *c.s), c.down = calloc((size_t)n, sizeof *c.down);
+  bool ok = (c.s && c.down) || no(&c, "no memory");
+  if ((ok = ok && read_form(&c))) {
+    if (f->kind == FORM_CALL) {
+      f->space = ir_shape(g, f->core);
+      if (use) use[0] = (form_use){count(g, f->core), 1, true};
+      ok = n == 1 || no(&c, "argsort stands alone");
+    } else ok = f->kind == FORM_CONTRACT ? contract_form(&c, use) : loop_form(&c, use);
   }
-  if (n <= 0 || !(c.s = calloc((size_t)n, sizeof *c.s))) return no(&c, n > 0 ? "no memory" : "no rows");
-  bool ok = f->kind == FORM_CONTRACT ? contract_form(&c, use) : loop_form(&c, use);
-  free(c.s);
+  free(c.s), free(c.down);
   return ok;
 }
 
 /* ---- in place ---- */
+
+/* A sum down the rows, or the reshape that only such sums read: it is taken where all results are computed, before any is stored. */
+static bool is_down(const ir_graph *g, const ir_ref *rows, int n, int i) {
+  const ir_node *r = ir_at(g, rows[i]);
+  pass_down d;
+  bool any = false;
+  if (r->op == IR_sum) return form_down(g, rows, n, rows[i], &d);
+  if (r->op != IR_reshape) return false;
+  for (int j = i + 1; j < n; j++)
+    for (uint32_t k = 0; k < ir_at(g, rows[j])->n_args; k++) {
+      if (ir_at(g, rows[j])->args[k] != rows[i]) continue;
+      if (!form_down(g, rows, n, rows[j], &d) || d.base == rows[i]) return false;
+      any = true;
+    }
+  return any;
+}
 
 bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *result, ir_ref value, ir_ref arg) {
   tt_shape have = ir_shape(g, arg);
@@ -421,12 +477,13 @@ bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *res
       int a = position(rows, n, r->args[k]);
       if (a >= 0 && level[a] > level[i]) level[i] = level[a];
       if (r->args[k] != arg && (a < 0 || !reads[a])) continue;
+      if (rows[i] != value && is_down(g, rows, n, i)) continue;
       reads[i] = true;
       tt_shape s = ir_shape(g, rows[i]);
       bool same = ir_ops[r->op].kind == IR_ELEMENTWISE || (r->op == IR_dynamic_update_slice && k == 0);
       if (!same || !tt_shape_equal(&s, &have)) ok = false;
     }
-    if (form_is_reduction(r->op) || r->op == IR_fold) level[i]++;
+    if ((form_is_reduction(r->op) && !is_down(g, rows, n, i)) || r->op == IR_fold) level[i]++;
     if (rows[i] == value) at = i;
   }
   for (int i = 0; ok && i < n; i++)                    /* a later stage would read what an earlier one has overwritten */

@@ -27,6 +27,7 @@ typedef struct {
   ir_ref core;                       /* the contraction, fold, cumsum, scatter_add, dynamic_update_slice or argsort; 0: none */
   tt_shape space;                    /* S; of a contraction: the shape of its result */
   int n_reduce, reduce[TT_MAX_RANK]; /* R, ascending */
+  int n_lead; int64_t blocks;        /* sums down the rows (pass_down_of): they add up along the first n_lead axes of S, in so many blocks; 0: there are none */
   const char *why;                   /* what does not fit, when nothing does */
 } form;
 /* Of each row of a kernel, in order: how often its elements are evaluated when results are pulled, all together, and in which stages
@@ -35,6 +36,8 @@ typedef struct { double evals; uint32_t stages; bool aligned; } form_use;
 /* rows ascending; result: those that are materialized. use may be NULL. false: not a kernel, f->why says why. */
 bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, form *f, form_use *use);
 
+/* Is row r of the kernel a sum that is taken along the way, down the rows that the kernel goes over? Nothing in it may need what comes of it. */
+bool form_down(const ir_graph *g, const ir_ref *rows, int n, ir_ref r, pass_down *d);
 bool form_is_reduction(ir_op op);    /* sum prod amax amin argmax argmin */
 bool form_is_leaf(const ir_graph *g, ir_ref r);     /* has a buffer of its own, made by no kernel: input, param, a const that is no splat */
 bool form_is_free(const ir_graph *g, ir_ref r);     /* made again in every kernel that reads it: splat consts and their views, iota */

@@ -384,6 +384,28 @@ static void vjp_batch_norm(vjp *v) {
   v->d[0] = ir_cast(g, ir_ew2(g, IR_sub, ir_ew2(g, IR_mul, ct, channels(g, scale, x)), part), type);
 }
 
+/* r = 1 / sqrt(var + eps), c = x - mean: w gets sum(g c r) and b sum(g) over the rows, x gets r (g w - mean(g w) - c r^2 mean(g w c)): all in one go over
+ * a row that is held in cache. */
+static void vjp_layer_norm(vjp *v) {
+  ir_graph *g = v->g;
+  tt_dtype type = (tt_dtype)v->n->dtype;
+  ir_ref x = real32(g, v->args[0]), w = real32(g, v->args[1]), ct = real32(g, v->ct);
+  if (!x || !w || !ct) return;
+  tt_shape s = ir_shape(g, x);
+  int axes[TT_MAX_RANK], lead[TT_MAX_RANK], dims[TT_MAX_RANK], n = (int)ir_int(v->n, "axes"), m = s.rank - n;
+  for (int i = 0; i < n; i++) axes[i] = dims[i] = m + i;
+  for (int i = 0; i < m; i++) lead[i] = i;
+  ir_ref c = ir_ew2(g, IR_sub, x, ir_mean(g, x, axes, n, true)), var = ir_mean(g, ir_ew2(g, IR_mul, c, c), axes, n, true);
+  ir_ref r = ir_ew1(g, IR_rsqrt, ir_ew2(g, IR_add, var, ir_like(g, var, ir_float(v->n, "eps"))));
+  ir_ref along = ir_ew2(g, IR_mul, ct, ir_ew2(g, IR_mul, c, r));
+  if (v->want[1]) v->d[1] = ir_cast(g, m ? ir_reduce(g, IR_sum, along, lead, m, false) : along, type);
+  if (v->want[2]) v->d[2] = ir_cast(g, m ? ir_reduce(g, IR_sum, ct, lead, m, false) : ct, type);
+  if (!v->want[0]) return;
+  ir_ref gw = ir_ew2(g, IR_mul, ct, ir_broadcast(g, w, s, dims)), slope = ir_ew2(g, IR_mul, ir_ew2(g, IR_mul, r, r), ir_mean(g, ir_ew2(g, IR_mul, gw, c), axes, n, true));
+  ir_ref part = ir_ew2(g, IR_add, ir_mean(g, gw, axes, n, true), ir_ew2(g, IR_mul, c, slope));
+  v->d[0] = ir_cast(g, ir_ew2(g, IR_mul, r, ir_ew2(g, IR_sub, gw, part)), type);
+}
+
 static void vjp_winograd(vjp *v) { through(v, pass_winograd_by_steps(v->g, v->args[0], v->args[1], v->n)); }
 
 #define vjp_argmax vjp_none
@@ -402,7 +424,6 @@ static void vjp_winograd(vjp *v) { through(v, pass_winograd_by_steps(v->g, v->ar
 #define vjp_conv vjp_contraction
 #define vjp_gelu vjp_composite
 #define vjp_silu vjp_composite
-#define vjp_layer_norm vjp_composite
 #define vjp_dropout vjp_composite
 #define vjp_avg_pool vjp_composite
 

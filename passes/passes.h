@@ -96,6 +96,11 @@ ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n)
 typedef struct { ir_ref pad; bool depthwise, sums; int64_t lo[3], size[3]; } pass_window;
 TT_API bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w);
 
+/* split.c: is r a sum down the rows of each block of a matrix, that a kernel which goes over these rows can take along the way? The matrix is `base` with its first
+ * n_lead axes (blocks * rows) as one and the others (columns) as another; through: it may stand above a reshape. */
+typedef struct { ir_ref base; int n_lead; int64_t blocks, rows, columns; } pass_down;
+bool pass_down_of(const ir_graph *g, ir_ref r, bool through, pass_down *d);
+
 /* tune.c: measured plans. A table has those of all CPUs; the pass uses those of its own, and adds a hash of them to `used`. */
 enum { PASS_ENTRIES = 5 };         /* of one kernel */
 typedef struct { const char *name; uint32_t n; int64_t values[2]; } pass_entry;

@@ -61,6 +61,41 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   return most > 1 ? divisor(k, most) : 1;
 }
 
+enum { FEW_COLUMNS = 128, FEW_DOWN = 256, LEAST_DOWN = 16, LEAST_BLOCKS = 8 };      /* of sums down the rows of a matrix: columns, rows, rows of a block, blocks */
+
+static bool takes_parts(tt_dtype t) { return t != TT_F16 && t != TT_BF16; }      /* others would be rounded once more */
+
+/* Blocks of rows whose sums the kernel that goes over these rows can take along the way (form.c); 1: leave it whole. */
+static int64_t blocks_down(const tt_shape *s, const bool *gone, tt_dtype type, int *first_kept) {
+  int64_t rows = 1, columns = 1;
+  int m = 0;
+  while (m < s->rank && gone[m]) rows *= s->dim[m++];
+  *first_kept = m;
+  for (int i = m; i < s->rank; i++) {
+    if (gone[i]) return 1;
+    columns *= s->dim[i];
+  }
+  if (rows < FEW_DOWN || columns < FEW_COLUMNS || s->rank - m + 2 > TT_MAX_RANK || !takes_parts(type)) return 1;
+  int64_t blocks = divisor(rows, rows / LEAST_DOWN < TASKS ? rows / LEAST_DOWN : TASKS);
+  return blocks < LEAST_BLOCKS ? 1 : blocks;
+}
+
+bool pass_down_of(const ir_graph *g, ir_ref r, bool through, pass_down *d) {
+  const ir_node *n = ir_at(g, r), *x = n->op == IR_sum ? ir_at(g, n->args[0]) : NULL;
+  int n_axes;
+  if (!x || x->rank < 3 || !takes_parts((tt_dtype)n->dtype) || ir_ints(n, "axes", &n_axes)[0] != 1 || n_axes != 1) return false;
+  *d = (pass_down){.base = n->args[0], .n_lead = 2, .blocks = x->dim[0], .rows = x->dim[1], .columns = 1};
+  for (int i = 2; i < x->rank; i++) d->columns *= x->dim[i];
+  if (d->blocks < LEAST_BLOCKS || d->rows < LEAST_DOWN || d->columns < FEW_COLUMNS) return false;
+  if (!through || x->op != IR_reshape) return true;
+  const ir_node *base = ir_at(g, x->args[0]);
+  int64_t rows = 1;
+  int n_lead = 0;
+  while (n_lead < base->rank && rows < d->blocks * d->rows) rows *= base->dim[n_lead++];
+  if (rows == d->blocks * d->rows) d->base = x->args[0], d->n_lead = n_lead;
+  return true;
+}
+
 ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n) {
   if (!x) return 0;
   tt_shape s = ir_shape(g, x);
@@ -70,8 +105,9 @@ ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n
   for (int i = 0; i < s.rank; i++) results *= gone[i] ? 1 : s.dim[i];
   int64_t units = s.rank && !gone[s.rank - 1] ? (results + 15) / 16 : results;      /* what threads can share: vectors, or single results */
   tt_dtype type = (tt_dtype)ir_at(g, x)->dtype;
-  bool cut = (op == IR_sum || op == IR_amax || op == IR_amin) && n > 0 && count >= LONG_SUM && units < TASKS / 2
-          && type != TT_F16 && type != TT_BF16;
+  int kept;
+  int64_t blocks = op == IR_sum && count >= LONG_SUM ? blocks_down(&s, gone, type, &kept) : 1;
+  bool cut = blocks > 1 || ((op == IR_sum || op == IR_amax || op == IR_amin) && n > 0 && count >= LONG_SUM && units < TASKS / 2 && takes_parts(type));
   if (!cut) return ir_reduce(g, op, x, axes, n, false);
 
   /* The outermost summed axis is kept when it is about as long as wanted; else its neighbours join it and it is cut in two. */
@@ -81,8 +117,16 @@ ir_ref pass_split_reduce(ir_graph *g, ir_op op, ir_ref x, const int *axes, int n
   int64_t length = s.dim[first];
   while (length < TASKS / 2 && last + 1 < s.rank && gone[last + 1]) length *= s.dim[++last];
   int64_t parts = last == first && length <= 2 * TASKS ? length : divisor(length, TASKS);
-  if (parts < 8) return ir_reduce(g, op, x, axes, n, false);
-  if (last != first || parts != length) {
+  if (blocks > 1) {
+    tt_shape t = {.rank = 2, .dim = {blocks, count / results / blocks}};
+    for (int i = kept; i < s.rank; i++) t.dim[t.rank++] = s.dim[i];
+    x = ir_reshape(g, x, t);
+    memset(gone, 0, sizeof gone);
+    gone[0] = gone[1] = true;
+    first = 0, s = t;
+  } else if (parts < 8) {
+    return ir_reduce(g, op, x, axes, n, false);
+  } else if (last != first || parts != length) {
     tt_shape t = {.rank = first};
     bool summed[TT_MAX_RANK] = {false};
     if (s.rank - (last - first) + 1 > TT_MAX_RANK) return ir_reduce(g, op, x, axes, n, false);

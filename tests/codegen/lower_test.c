@@ -303,6 +303,51 @@ Test(lower, sums, .timeout = 120) {
   FOR_INTS(text);
 }
 
+/* Sums down the rows, of blocks, beside what is computed of each row: with sums along it; of a value that is written in place; of long rows; where the rows have rows
+ * of their own; and one that its own kernel reads, which cannot be taken along. */
+Test(lower, sums_down_rows, .timeout = 240) {
+  static const char norm[] = "func @f(%x: T[8,32,134], %dy: T[8,32,134], %w: T[134]) -> T[8,32,134], T[16,134], T[16,134] {\n"
+                             "  %v = broadcast(%w, dims=[2]) : T[8,32,134]\n"
+                             "  %g = mul(%dy, %v) : T[8,32,134]\n"
+                             "  %h = mul(%g, %x) : T[8,32,134]\n"
+                             "  %s = sum(%h, axes=[2]) : T[8,32]\n"
+                             "  %b = broadcast(%s, dims=[0,1]) : T[8,32,134]\n"
+                             "  %c = mul(%b, %x) : T[8,32,134]\n"
+                             "  %dx = sub(%g, %c) : T[8,32,134]\n"
+                             "  %k = mul(%dy, %c) : T[8,32,134]\n"
+                             "  %p = reshape(%k) : T[16,16,134]\n"
+                             "  %dw = sum(%p, axes=[1]) : T[16,134]\n"
+                             "  %q = reshape(%dy) : T[16,16,134]\n"
+                             "  %db = sum(%q, axes=[1]) : T[16,134]\n"
+                             "  return %dx, %dw, %db\n"
+                             "}\n";
+  check_text(norm, "f32");
+  check_text(norm, "f64");
+  check_text("func @f(%x: T[160,140], %m: T[160,140]) -> T[160,140], T[8,140], T[8,140], T[8,140] {\n"
+             "  %h = cumsum(%x, axis=1, exclusive=0, reversed=0) : T[160,140]\n"
+             "  %z = mul(%h, %m) : T[160,140]\n"
+             "  %p = reshape(%z) : T[8,20,140]\n"
+             "  %s = sum(%p, axes=[1]) : T[8,140]\n"
+             "  %q = reshape(%h) : T[8,20,140]\n"
+             "  %t = sum(%q, axes=[1]) : T[8,140]\n"
+             "  %n = neg(%t) : T[8,140]\n"
+             "  return %z, %s, %t, %n\n"
+             "}\n", "i32");
+  check_text("func @f(%x: T[136,2,66]) -> T[136,2], T[8,2,66] {\n"
+             "  %s = sum(%x, axes=[2]) : T[136,2]\n"
+             "  %b = broadcast(%s, dims=[0,1]) : T[136,2,66]\n"
+             "  %y = mul(%x, %b) : T[136,2,66]\n"
+             "  %p = reshape(%y) : T[8,17,2,66]\n"
+             "  %t = sum(%p, axes=[1]) : T[8,2,66]\n"
+             "  return %s, %t\n"
+             "}\n", "f32");
+  check_text("func @f(%x: T[128,8448]) -> T[8,8448] {\n"
+             "  %p = reshape(%x) : T[8,16,8448]\n"
+             "  %s = sum(%p, axes=[1]) : T[8,8448]\n"
+             "  return %s\n"
+             "}\n", "f32");
+}
+
 Test(lower, extremes, .timeout = 120) {
   static const char text[] = "func @f(%n: T[6,5,9]) -> T[6,9], T[6,5], T[5], i64[6,9], i64[6,5], i64[5,9], i64[6,5] {\n"
                              "  %a = amax(%n, axes=[1]) : T[6,9]\n"
