@@ -185,6 +185,8 @@ static void sizes_down(loop_nest *ln) {
   ln->chunk = extent / parts, ln->n_chunks = parts;
   ln->together = 1;
   while (alone && ln->n_stages == 0 && ln->together < TOGETHER && ln->rows_per_task % (2 * ln->together) == 0) ln->together *= 2;
+  int64_t most = 2 * ln->lx->cpu->vector_bytes / (int64_t)tt_dtype_size(nest_acc_type(ir_at(ln->g, ln->downs[0].row)->dtype));      /* so that all of them fit into registers */
+  if (ln->together > 1 && ln->lanes > most) ln->lanes = most;
 }
 
 void nest_sizes(loop_nest *ln) {

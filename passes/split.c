@@ -61,7 +61,7 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   return most > 1 ? divisor(k, most) : 1;
 }
 
-enum { FEW_COLUMNS = 128, FEW_DOWN = 256, LEAST_DOWN = 16, LEAST_BLOCKS = 8 };      /* of sums down the rows of a matrix: columns, rows, rows of a block, blocks */
+enum { FEW_COLUMNS = 64, MANY_COLUMNS = 128, FEW_DOWN = 256, LEAST_DOWN = 16, LEAST_BLOCKS = 8 };      /* of sums down the rows of a matrix: columns (of those that are cut for it), rows, rows of a block, blocks */
 
 static bool takes_parts(tt_dtype t) { return t != TT_F16 && t != TT_BF16; }      /* others would be rounded once more */
 
@@ -75,7 +75,7 @@ static int64_t blocks_down(const tt_shape *s, const bool *gone, tt_dtype type, i
     if (gone[i]) return 1;
     columns *= s->dim[i];
   }
-  if (rows < FEW_DOWN || columns < FEW_COLUMNS || s->rank - m + 2 > TT_MAX_RANK || !takes_parts(type)) return 1;
+  if (rows < FEW_DOWN || columns < MANY_COLUMNS || s->rank - m + 2 > TT_MAX_RANK || !takes_parts(type)) return 1;
   int64_t blocks = divisor(rows, rows / LEAST_DOWN < TASKS ? rows / LEAST_DOWN : TASKS);
   return blocks < LEAST_BLOCKS ? 1 : blocks;
 }
@@ -83,11 +83,14 @@ static int64_t blocks_down(const tt_shape *s, const bool *gone, tt_dtype type, i
 bool pass_down_of(const ir_graph *g, ir_ref r, bool through, pass_down *d) {
   const ir_node *n = ir_at(g, r), *x = n->op == IR_sum ? ir_at(g, n->args[0]) : NULL;
   int n_axes;
-  if (!x || x->rank < 3 || !takes_parts((tt_dtype)n->dtype) || ir_ints(n, "axes", &n_axes)[0] != 1 || n_axes != 1) return false;
-  *d = (pass_down){.base = n->args[0], .n_lead = 2, .blocks = x->dim[0], .rows = x->dim[1], .columns = 1};
-  for (int i = 2; i < x->rank; i++) d->columns *= x->dim[i];
+  const int64_t *axes = x ? ir_ints(n, "axes", &n_axes) : NULL;
+  if (!x || x->rank < 3 || n_axes < 1 || !takes_parts((tt_dtype)n->dtype)) return false;
+  *d = (pass_down){.base = n->args[0], .n_lead = 1 + n_axes, .blocks = x->dim[0], .rows = 1, .columns = 1};
+  for (int i = 1; i < x->rank; i++) *(i <= n_axes ? &d->rows : &d->columns) *= x->dim[i];
+  for (int i = 0; i < n_axes; i++)
+    if (axes[i] != i + 1) return false;
   if (d->blocks < LEAST_BLOCKS || d->rows < LEAST_DOWN || d->columns < FEW_COLUMNS) return false;
-  if (!through || x->op != IR_reshape) return true;
+  if (!through || n_axes > 1 || x->op != IR_reshape) return true;      /* a cut stands on a reshape of its own */
   const ir_node *base = ir_at(g, x->args[0]);
   int64_t rows = 1;
   int n_lead = 0;

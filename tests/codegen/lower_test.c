@@ -341,6 +341,14 @@ Test(lower, sums_down_rows, .timeout = 240) {
              "  %t = sum(%p, axes=[1]) : T[8,2,66]\n"
              "  return %s, %t\n"
              "}\n", "f32");
+  check_text("func @f(%x: T[8,5,4,72], %c: T[8,72]) -> T[8,72], T[8,72] {\n"
+             "  %k = broadcast(%c, dims=[0,3]) : T[8,5,4,72]\n"
+             "  %d = sub(%x, %k) : T[8,5,4,72]\n"
+             "  %q = mul(%d, %d) : T[8,5,4,72]\n"
+             "  %s = sum(%d, axes=[1,2]) : T[8,72]\n"
+             "  %t = sum(%q, axes=[1,2]) : T[8,72]\n"
+             "  return %s, %t\n"
+             "}\n", "f32");
   check_text("func @f(%x: T[128,8448]) -> T[8,8448] {\n"
              "  %p = reshape(%x) : T[8,16,8448]\n"
              "  %s = sum(%p, axes=[1]) : T[8,8448]\n"
