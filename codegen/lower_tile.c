@@ -7,7 +7,7 @@
  * so no result may be in place. Inside of a task tiles go along the rows that are read first, and then on by the vector. */
 #include "lower_loop.h"
 
-enum { NEAR = 128 };      /* elements of the second axis that a task goes along before it takes the next vector of the first */
+enum { NEAR = 64 };     /* elements of the second axis that a task goes along before it takes the next vector of the first */
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
