@@ -137,12 +137,17 @@ typedef struct {
   double scale;                    /* 0: 1/sqrt(d) */
   bool causal;                     /* row t sees rows 0 .. t only */
   tt_val mask;                     /* broadcasts to [*,T,S]; bool: true takes part; real: is added to the scores */
+  tt_val length;                   /* one integer n, known when it runs: of S rows of k and v only the first n are live (a cache of fixed capacity), the others
+                                      are not read. causal then means that the T rows of q stand at the places n-T .. n-1 */
   bool no_bias;                    /* of a layer */
 } tt_attention_options;
 /* softmax(q k' * scale) v, Vaswani et al. 2017; q [*,H,T,d], k [*,G,S,d], v [*,G,S,e] -> [*,H,T,e]. H may be a multiple of G: so many
- * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see sees all alike. */
+ * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see is 0. The scores are never in memory as a
+ * whole (Dao et al. 2022); attention_naive has the same meaning and keeps them. */
 TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
+TT_API tt_val tt_f_attention_naive_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 #define tt_f_attention(q, k, v, ...) tt_f_attention_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
+#define tt_f_attention_naive(q, k, v, ...) tt_f_attention_naive_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
 /* x [B,T,E] attends to y [B,S,E] (x itself: self-attention). w_in [3E,E], b_in [3E]: of q, k, v; w_out [E,E], b_out [E]. The biases may be
  * {0}; a mask broadcasts to [B,heads,T,S]. */
 TT_API tt_val tt_f_multi_head_attention_at(tt_here, tt_val x, tt_val y, tt_val w_in, tt_val b_in, tt_val w_out, tt_val b_out, int64_t heads, tt_attention_options o);

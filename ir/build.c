@@ -348,6 +348,25 @@ ir_ref ir_winograd(ir_graph *g, ir_ref x, ir_ref u, int64_t tile, const int64_t 
   return EMIT(IR_winograd, &to, x, u);
 }
 
+ir_attention_options ir_attention_of(const ir_node *n) {
+  int at = ir_attention_first((ir_op)n->op);
+  ir_attention_options o = {.scale = ir_float(n, "scale"), .causal = ir_int(n, "causal")};
+  if (ir_int(n, "mask")) o.mask = n->args[at++];
+  if (ir_int(n, "length")) o.length = n->args[at];
+  return o;
+}
+
+ir_ref ir_attention(ir_graph *g, ir_op op, const ir_ref *args, const ir_attention_options *o) {
+  words w = {0};
+  ir_ref all[8];
+  int n = ir_attention_first(op);
+  memcpy(all, args, (size_t)n * sizeof *all);
+  if (o->mask) all[n++] = o->mask;
+  if (o->length) all[n++] = o->length;
+  put_double(&w, o->scale), put(&w, o->causal), put(&w, o->mask != 0), put(&w, o->length != 0);
+  return ir_emit(g, op, all, (uint32_t)n, w.w, w.n);
+}
+
 /* ---- index ---- */
 
 ir_ref ir_gather(ir_graph *g, ir_ref x, ir_ref index, int axis) {

@@ -441,6 +441,56 @@ static bool infer_winograd(ctx *c) {
   return true;
 }
 
+/* q [*,H,T,D], k [*,G,S,D], v [*,G,S,E], for derivatives dy [*,H,T,E], lse and delta [*,H,T]; then mask and length. */
+static bool attention(ctx *c) {
+  ir_op op = (ir_op)c->row.op;
+  int first = ir_attention_first(op);
+  if (!flag(c, "causal") || !flag(c, "mask") || !flag(c, "length")) return false;
+  bool mask = ir_int(&c->row, "mask"), length = ir_int(&c->row, "length");
+  uint32_t wanted = (uint32_t)(first + mask + length);
+  if (c->row.n_args != wanted) FAIL(TEXT("give %u", wanted), "%u operands", c->row.n_args);
+  tt_shape q = arg_shape(c, 0), k = arg_shape(c, 1), v = arg_shape(c, 2), rows = q;
+  int r = q.rank;
+  if (!takes(c, 0, ir_ops[op].takes) || !one_type(c, 0, 1) || !one_type(c, 0, 2)) return false;
+  if (r < 2 || k.rank != r || v.rank != r) FAIL("give q [*,H,T,D], k [*,G,S,D], v [*,G,S,E]", "q is %s, k %s and v %s", SHAPE(&q), SHAPE(&k), SHAPE(&v));
+  if (q.dim[r - 1] != k.dim[r - 1]) FAIL("make them equal", "rows of q have %lld numbers, those of k %lld", LL(q.dim[r - 1]), LL(k.dim[r - 1]));
+  if (k.dim[r - 2] != v.dim[r - 2]) FAIL("make them equal", "k has %lld rows and v %lld", LL(k.dim[r - 2]), LL(v.dim[r - 2]));
+  for (int i = 0; i < r - 2; i++) {
+    bool shared = i == r - 3 && k.dim[i] > 0 && q.dim[i] % k.dim[i] == 0;
+    if (k.dim[i] != v.dim[i] || (q.dim[i] != k.dim[i] && !shared))
+      FAIL(i == r - 3 ? "the heads of q are a multiple of those of k and v" : "leading axes must be equal", "axis %d is %lld, %lld and %lld", i, LL(q.dim[i]), LL(k.dim[i]), LL(v.dim[i]));
+  }
+  rows.rank--;
+  if (first == 6) {
+    tt_shape dy = arg_shape(c, 3), want = q;
+    want.dim[r - 1] = v.dim[r - 1];
+    if (!one_type(c, 0, 3) || !one_type(c, 0, 4) || !one_type(c, 0, 5)) return false;
+    if (!tt_shape_equal(&dy, &want)) FAIL(TEXT("make it %s", SHAPE(&want)), "dy is %s", SHAPE(&dy));
+    for (int i = 4; i < 6; i++) {
+      tt_shape s = arg_shape(c, i);
+      if (!tt_shape_equal(&s, &rows)) FAIL(TEXT("make it %s", SHAPE(&rows)), "%s is %s", NAME(i), SHAPE(&s));
+    }
+  }
+  if (mask) {
+    tt_shape m = arg_shape(c, first), all = q;
+    all.dim[r - 1] = k.dim[r - 2];
+    bool fits = m.rank == r;
+    for (int i = 0; fits && i < r; i++) fits = m.dim[i] == 1 || m.dim[i] == all.dim[i];
+    if (!fits) FAIL(TEXT("make it %s, or axes of it 1", SHAPE(&all)), "the mask is %s", SHAPE(&m));
+    if (arg(c, first)->dtype != TT_BOOL && !one_type(c, 0, first)) return false;
+  }
+  if (length && !is_exactly(c, first + mask, TT_I64, 0, 0, "length")) return false;
+  c->t = arg(c, 0)->dtype;
+  c->s = op == IR_attention_lse ? rows : op == IR_attention_dk ? k : op == IR_attention_dv ? v : q;
+  if (op == IR_attention) c->s.dim[r - 1] = v.dim[r - 1];
+  return true;
+}
+static bool infer_attention(ctx *c) { return attention(c); }
+static bool infer_attention_lse(ctx *c) { return attention(c); }
+static bool infer_attention_dq(ctx *c) { return attention(c); }
+static bool infer_attention_dk(ctx *c) { return attention(c); }
+static bool infer_attention_dv(ctx *c) { return attention(c); }
+
 /* ---- index ---- */
 
 /* Argument k is argument 0 with another size at the axis. */

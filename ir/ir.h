@@ -195,6 +195,12 @@ TT_API ir_ref ir_matmul(ir_graph *g, ir_ref a, ir_ref b, bool ta, bool tb, int64
 typedef struct { int64_t stride[3], lo[3], hi[3], dilation[3], x_dilation[3]; int64_t split, winograd; } ir_conv_attrs;  /* zeros where 1 is the neutral value count as 1 */
 ir_ref ir_conv(ir_graph *g, ir_ref x, ir_ref w, const ir_conv_attrs *attrs);
 ir_ref ir_winograd(ir_graph *g, ir_ref x, ir_ref u, int64_t tile, const int64_t *size);        /* size: O, H, W */
+/* attention. first: where mask and length stand among the arguments. q and its like get the same options; mask and length may be 0. */
+typedef struct { double scale; bool causal; ir_ref mask, length; } ir_attention_options;
+static inline bool ir_is_attention(ir_op op) { return op >= IR_attention && op <= IR_attention_dv; }
+static inline int ir_attention_first(ir_op op) { return op <= IR_attention_lse ? 3 : 6; }
+ir_attention_options ir_attention_of(const ir_node *n);                             /* as row n has them */
+TT_API ir_ref ir_attention(ir_graph *g, ir_op op, const ir_ref *args, const ir_attention_options *o);   /* args: 3 of attention and attention_lse, else 6 */
 ir_ref ir_gather(ir_graph *g, ir_ref x, ir_ref index, int axis);
 ir_ref ir_scatter_add(ir_graph *g, ir_ref x, ir_ref index, ir_ref src, int axis);
 ir_ref ir_argsort(ir_graph *g, ir_ref x, int axis, bool descending);

@@ -31,7 +31,7 @@ static inline bool text_is_digits(const char *s, size_t n) {
 /* A flag's neutral value; false: the attribute is always written. */
 static inline bool text_neutral(const char *attribute, int64_t *value) {
   static const struct { const char *name; int64_t value; } flags[] = {
-    {"ta", 0}, {"tb", 0}, {"split", 1}, {"winograd", 0}, {"exclusive", 0}, {"reversed", 0}, {"descending", 0}, {"tanh", 0},
+    {"ta", 0}, {"tb", 0}, {"split", 1}, {"winograd", 0}, {"exclusive", 0}, {"reversed", 0}, {"descending", 0}, {"tanh", 0}, {"causal", 0}, {"mask", 0}, {"length", 0},
   };
   for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
     if (!strcmp(attribute, flags[i].name)) return *value = flags[i].value, true;

@@ -289,6 +289,14 @@ static ir_ref drop_stops_and_rewrite(ir_graph *g, ir_op op, const ir_ref *args, 
   return op == IR_stop_gradient ? args[0] : rewrite_rules(g, op, args, n_args, words, n_words);
 }
 
+/* Attention of a type or size that has no kernel, in primitives; 0: it stays. */
+static ir_ref plain_attention(ir_graph *g, const ir_node *n, const ir_ref *map) {
+  ir_ref args[8] = {0};
+  for (uint32_t i = 0; i < n->n_args; i++) args[i] = map[n->args[i]];
+  ir_attention_options o = ir_attention_of(&(ir_node){.op = n->op, .args = args, .n_args = n->n_args, .words = n->words});
+  return pass_attention_naive(g, (ir_op)n->op, args, &o);
+}
+
 tt_status pass_decompose(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   bool *live = ir_live(in);
   ir_ref *map = calloc(in->n_nodes, sizeof *map);
@@ -303,9 +311,9 @@ tt_status pass_decompose(const ir_graph *in, ir_graph *out, const pass_options *
     const ir_node *n = ir_at(in, r);
     ir_ref args[3] = {0};
     for (uint32_t i = 0; i < n->n_args && i < 3; i++) args[i] = map[n->args[i]];
-    if (ir_ops[n->op].kind == IR_COMPOSITE || n->op == IR_conv) {
+    if (ir_ops[n->op].kind == IR_COMPOSITE || n->op == IR_conv || ir_is_attention((ir_op)n->op)) {
       out->at_origin = ir_origin_copy(out, in, n->origin);
-      map[r] = n->op == IR_conv ? plain_conv(out, n, args[0], args[1]) : pass_decompose_row(out, (ir_op)n->op, args, n->words);
+      map[r] = ir_is_attention((ir_op)n->op) ? plain_attention(out, n, map) : n->op == IR_conv ? plain_conv(out, n, args[0], args[1]) : pass_decompose_row(out, (ir_op)n->op, args, n->words);
       out->at_origin = 0;
     }
     if (!map[r]) map[r] = ir_rebuild(in, out, r, map);

@@ -317,10 +317,13 @@ static void vjp_log_softmax(vjp *v) {      /* g - exp(y) sum(g); exp(y) is softm
 }
 
 static void through(vjp *v, ir_ref made) {
-  ir_ref wrt[3], d[3];
-  int at[3], n = 0;
-  for (uint32_t i = 0; i < v->n->n_args && i < 3; i++)
-    if (v->want[i]) wrt[n] = v->args[i], at[n++] = (int)i;
+  ir_ref wrt[8], d[8];
+  int at[8], n = 0;
+  for (uint32_t i = 0; i < v->n->n_args && i < 8; i++) {
+    bool again = false;                                    /* an operand that stands twice gets all of it once */
+    for (uint32_t k = 0; k < i; k++) again |= v->args[k] == v->args[i];
+    if (v->want[i] && !again) wrt[n] = v->args[i], at[n++] = (int)i;
+  }
   if (!made || !reverse_mode(v->g, made, v->ct, wrt, n, true, d)) return;
   for (int i = 0; i < n; i++) v->d[at[i]] = d[i];
 }
@@ -408,6 +411,30 @@ static void vjp_layer_norm(vjp *v) {
 
 static void vjp_winograd(vjp *v) { through(v, pass_winograd_by_steps(v->g, v->args[0], v->args[1], v->n)); }
 
+static void through_naive(vjp *v) {
+  ir_attention_options o = ir_attention_of(v->n);
+  through(v, pass_attention_naive(v->g, (ir_op)v->n->op, v->args, &o));
+}
+
+/* Scores are made again from their logarithmic sums (Dao et al. 2022). The derivative by an added mask is as large as all scores, so nothing is saved there. */
+static void vjp_attention(vjp *v) {
+  ir_attention_options o = ir_attention_of(v->n);
+  if (o.mask && v->want[3]) {
+    through_naive(v);
+    return;
+  }
+  int last = v->n->rank - 1;
+  ir_ref args[6] = {v->args[0], v->args[1], v->args[2], v->ct};
+  args[4] = ir_attention(v->g, IR_attention_lse, v->args, &o);
+  args[5] = ir_cast(v->g, ir_reduce(v->g, IR_sum, ir_ew2(v->g, IR_mul, v->y, v->ct), &last, 1, false), (tt_dtype)v->n->dtype);
+  for (int i = 0; i < 3; i++)
+    if (v->want[i]) v->d[i] = ir_attention(v->g, (ir_op)(IR_attention_dq + i), args, &o);
+}
+
+#define vjp_attention_lse through_naive
+#define vjp_attention_dq through_naive
+#define vjp_attention_dk through_naive
+#define vjp_attention_dv through_naive
 #define vjp_argmax vjp_none
 #define vjp_argmin vjp_none
 #define vjp_argsort vjp_none

@@ -71,6 +71,9 @@ ir_ref pass_decompose_row(ir_graph *g, ir_op op, const ir_ref *args, const int64
 /* max_pool of row n once more, its maxima picked by index: x goes through one select, so that its derivative is the first maximum's. */
 ir_ref pass_max_pool_by_choice(ir_graph *g, ir_ref x, const ir_node *n);
 
+/* attention.c: attention or one of its derivatives in primitives, with all scores in memory. */
+TT_API ir_ref pass_attention_naive(ir_graph *g, ir_op op, const ir_ref *args, const ir_attention_options *o);
+
 /* freeze.c: the kernel runs when params have changed, not in every call. */
 bool pass_is_once(const ir_graph *g, uint32_t region);
 

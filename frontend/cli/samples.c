@@ -110,6 +110,29 @@ static ir_ref conv(ir_graph *g, tt_dtype t, int v) {
   return ir_conv(g, in(g, "a", t, shape_of(3 + cases[v].d, x)), in(g, "b", t, shape_of(3 + cases[v].d, w)), &a);
 }
 
+/* mask: 0 none, 1 bool, 2 added, as large as the scores; 3 and 4: the same of one row and head. how: 1: heads stand between rows and their numbers. */
+static ir_ref attention(ir_graph *g, ir_op op, tt_dtype t, int v) {
+  static const struct { int64_t b, h, g, t, s, d, e; bool causal, length; int mask, how; } cases[] = {
+    {1, 1, 1, 5, 7, 3, 4, 0, 0, 0, 0},     {2, 3, 3, 40, 40, 16, 16, 1, 0, 0, 1},  {1, 4, 2, 33, 70, 17, 9, 0, 0, 1, 0},  {2, 2, 1, 20, 100, 8, 24, 0, 0, 2, 1}, {1, 2, 2, 1, 80, 32, 32, 1, 1, 0, 0},
+    {1, 6, 2, 3, 130, 16, 16, 1, 1, 0, 1}, {2, 2, 2, 150, 150, 32, 32, 1, 0, 3, 0}, {1, 2, 2, 65, 65, 40, 40, 0, 1, 4, 1}, {1, 1, 1, 130, 50, 64, 64, 1, 0, 0, 0}, {2, 2, 2, 0, 5, 4, 4, 0, 0, 0, 0},
+    {1, 1, 1, 3, 0, 4, 4, 0, 0, 0, 0}};
+  if (v >= (int)(sizeof cases / sizeof *cases)) return 0;
+  int64_t B = cases[v].b, H = cases[v].h, G = cases[v].g, T = cases[v].t, S = cases[v].s, D = cases[v].d, E = cases[v].e;
+  struct { const char *name; int64_t heads, rows, n; } parts[] = {{"a", H, T, D}, {"b", G, S, D}, {"c", G, S, E}, {"d", H, T, E}};
+  bool whole = cases[v].mask < 3;
+  ir_ref args[6];
+  for (int i = 0; i < 4; i++) {
+    if (i == 3 && ir_attention_first(op) == 3) break;
+    if (cases[v].how) args[i] = ir_permute(g, in(g, parts[i].name, t, SHAPE(B, parts[i].rows, parts[i].heads, parts[i].n)), (int[]){0, 2, 1, 3});
+    else args[i] = in(g, parts[i].name, t, SHAPE(B, parts[i].heads, parts[i].rows, parts[i].n));
+  }
+  ir_attention_options o = {.scale = 1 / sqrt((double)D), .causal = cases[v].causal};
+  if (ir_attention_first(op) == 6) args[4] = in(g, "e", t, SHAPE(B, H, T)), args[5] = in(g, "f", t, SHAPE(B, H, T));
+  if (cases[v].mask) o.mask = in(g, "g", cases[v].mask & 1 ? TT_BOOL : t, whole ? SHAPE(B, H, T, S) : SHAPE(B, 1, 1, S));
+  if (cases[v].length) o.length = in(g, "h", TT_I64, SCALAR);
+  return ir_attention(g, op, args, &o);
+}
+
 static ir_ref pool(ir_graph *g, ir_op op, tt_dtype t, int v) {
   static const struct { int64_t n, c, h, w, size, stride, lo, hi, dilation; bool count; } cases[] = {
     {2, 3, 8, 8, 2, 2, 0, 0, 1, true}, {1, 2, 9, 7, 3, 2, 1, 1, 1, false}, {2, 1, 7, 7, 2, 1, 0, 0, 1, true}, {1, 3, 10, 11, 3, 3, 1, 2, 1, true}, {2, 17, 5, 5, 5, 1, 0, 0, 1, true}, {1, 1, 9, 9, 3, 1, 1, 1, 2, true},
@@ -183,6 +206,8 @@ static ir_ref build(ir_graph *g, ir_op op, tt_dtype t, int v) {
       return ir_winograd(g, in(g, "a", t, SHAPE(cases[v].n, 1, cases[v].c, x, y)), in(g, "b", t, SHAPE(cases[v].p, (m + 2) * (m + 2), cases[v].c, cases[v].l)), m, cases[v].size);
     }
 
+    case IR_attention: case IR_attention_lse: case IR_attention_dq: case IR_attention_dk: case IR_attention_dv: return attention(g, op, t, v);
+
     case IR_gather: {
       static const tt_dtype index[] = {TT_I64, TT_I32, TT_I64, TT_I64};
       if (v > 3) return 0;
@@ -244,7 +269,8 @@ void sample_fill(const ir_graph *g, ir_op op, ir_ref input, uint64_t seed, bool 
   for (int64_t i = 0; i < count; i++) {
     uint32_t word = tt_random_word(seed, 0, (uint32_t)name[0], (uint64_t)i), more = tt_random_word(seed, 1, (uint32_t)name[0], (uint64_t)i);
     double u = word / 4294967296.0, value;
-    if (index) value = (double)(word % 12) - 1;
+    if (ir_is_attention(op) && t != TT_BOOL) value = name[0] == 'h' ? (double)(word % 60) : name[0] == 'e' ? 3 + u : exact ? (double)(word % 3) - 1 : 2 * u - 1;
+    else if (index) value = (double)(word % 12) - 1;
     else if (shift) value = word % 70;
     else if (t == TT_BOOL) value = word & 1;
     else if (exact) value = (double)(word % 5) - (tt_dtype_in(t, TT_UINT) ? 0 : 2);

@@ -1,45 +1,35 @@
-/* attention.c: rows that attend to rows.
- *
- * Heads of q that share one of k and v stand below each other, as more rows of one product: [*,H,T,d] is [*,G,H/G*T,d], so that nothing
- * is repeated. A mask that forbids puts the lowest number there whose exponential is 0, and not -inf, whose difference from itself is NaN. */
+/* attention.c: rows that attend to rows. */
 #include "../frontend.h"
 
-static tt_val masked(tt_val scores, tt_val allowed) { return tt_where(allowed, scores, tt_dtype_of(scores) == TT_F16 ? -6e4 : -1e30); }
-
-tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, tt_attention_options o) {
-  OPEN("attention", here, q, k, v);
+static tt_val attention(tt_here here, const char *op, tt_val q, tt_val k, tt_val v, tt_attention_options o, bool naive) {
+  OPEN(op, here, q, k, v);
   int rank = tt_rank(q);
   tt_shape s = tt_shape_of(q), ks = tt_shape_of(k), vs = tt_shape_of(v);
   if (rank < 2 || ks.rank != rank || vs.rank != rank || tt_dim(q, -1) != tt_dim(k, -1) || tt_dim(k, -2) != tt_dim(v, -2))
     WRONG("give q [..., T, d], k [..., S, d], v [..., S, e]", "the shapes do not fit");
   if (!tt_dtype_in(tt_dtype_of(q), TT_REAL)) WRONG("use tt_cast to make them f32", "it takes real numbers, not %s", tt_dtype_name(tt_dtype_of(q)));
-  int64_t rows = tt_dim(q, -2), columns = tt_dim(k, -2), shared = 1;
   for (int i = 0; i < rank - 2; i++) {
     bool heads = i == rank - 3;
     if (ks.dim[i] != vs.dim[i] || (ks.dim[i] != s.dim[i] && !(heads && ks.dim[i] > 0 && s.dim[i] % ks.dim[i] == 0)))
       WRONG(heads ? "the heads of q are a multiple of those of k and v" : "leading axes must be equal", "axis %d is %lld, %lld and %lld", i, (long long)s.dim[i], (long long)ks.dim[i], (long long)vs.dim[i]);
-    if (heads && ks.dim[i] > 0) shared = s.dim[i] / ks.dim[i];
   }
-  if (o.scale == 0) o.scale = 1 / sqrt((double)tt_dim(q, -1));
-  tt_shape all = s, stacked = s;
-  all.dim[rank - 1] = columns;                                       /* [*,H,T,S] */
-  if (shared > 1) stacked.dim[rank - 3] /= shared, stacked.dim[rank - 2] *= shared, q = tt_reshape(q, stacked);
-  stacked.dim[rank - 1] = columns;                                   /* [*,G,H/G*T,S] */
-  tt_val scores = tt_matmul(tt_mul(q, o.scale), tt_transpose(k, -2, -1));
-  if (o.causal || trace_is(o.mask)) {
-    scores = tt_reshape(scores, all);
-    if (o.causal) {
-      tt_shape square = TT_SHAPE(rows, columns);
-      tt_val t = {call.t, ir_iota(g, TT_I64, square, 0)}, u = {call.t, ir_iota(g, TT_I64, square, 1)};
-      scores = masked(scores, tt_ge(t, u));
-    }
-    if (trace_is(o.mask)) scores = tt_dtype_of(o.mask) == TT_BOOL ? masked(scores, o.mask) : tt_add(scores, o.mask);
-    if (tt_ok(scores) && tt_rank(scores) != rank) WRONG("make it broadcast to [..., T, S]", "the mask has more axes than the scores");
-    scores = tt_reshape(scores, stacked);
+  ir_attention_options to = {.scale = o.scale == 0 ? 1 / sqrt((double)tt_dim(q, -1)) : o.scale, .causal = o.causal};
+  if (trace_is(o.mask)) {
+    tt_shape m = tt_shape_of(o.mask), wide = {.rank = rank};
+    if (m.rank > rank) WRONG("make it broadcast to [..., T, S]", "the mask has more axes than the scores");
+    for (int i = 0; i < rank; i++) wide.dim[i] = i < rank - m.rank ? 1 : m.dim[i - (rank - m.rank)];
+    to.mask = tt_reshape(o.mask, wide).ref;
   }
-  all.dim[rank - 1] = tt_dim(v, -1);
-  return tt_reshape(tt_matmul(tt_softmax(scores, -1), v), all);
+  if (trace_is(o.length)) {
+    if (tt_rank(o.length) != 0 || !tt_dtype_in(tt_dtype_of(o.length), TT_INT)) WRONG("give one integer, of rank 0", "the live length is of type %s and rank %d", tt_dtype_name(tt_dtype_of(o.length)), tt_rank(o.length));
+    to.length = tt_cast(o.length, TT_I64).ref;
+  }
+  ir_ref args[3] = {q.ref, k.ref, v.ref};
+  DONE(naive ? pass_attention_naive(g, IR_attention, args, &to) : ir_attention(g, IR_attention, args, &to));
 }
+
+tt_val tt_f_attention_at(tt_here here, tt_val q, tt_val k, tt_val v, tt_attention_options o) { return attention(here, "attention", q, k, v, o, false); }
+tt_val tt_f_attention_naive_at(tt_here here, tt_val q, tt_val k, tt_val v, tt_attention_options o) { return attention(here, "attention_naive", q, k, v, o, true); }
 
 /* [B,T,heads*d] -> [B,heads,T,d] */
 static tt_val to_heads(tt_val x, int64_t heads) {

@@ -267,7 +267,7 @@ Test(ops, self_attention_names_and_shape) {
   tt_trace_free(t);
 }
 
-/* Grouped heads are those of k and v repeated; what a causal mask forbids, a mask of -inf does too; a row that sees nothing sees all alike. */
+/* Grouped heads are those of k and v repeated; what a causal mask forbids, a mask of -inf does too; a row that sees nothing is 0; of a live length the rest is not seen. */
 Test(ops, attention_masks_and_groups) {
   enum { B = 2, H = 4, G = 2, S = 5, D = 3 };
   TRACE(B, H, S, D);
@@ -277,9 +277,11 @@ Test(ops, attention_masks_and_groups) {
   bool nothing[S * S] = {0};
   tt_val k = tt_slice(x, 1, 0, G, 1), w = tt_slice(tt_square(x), 1, 0, G, 1), m = tt_constant(t, TT_F64, TT_SHAPE(S, S), forbid), none = tt_constant(t, TT_BOOL, TT_SHAPE(S, S), nothing);
   tt_val a = tt_f_attention(x, k, w, .causal = true), b = tt_f_attention(x, tt_repeat_interleave(k, H / G, 1), tt_repeat_interleave(w, H / G, 1), .mask = m);
-  tt_val c = tt_sub(tt_f_attention(x, k, w, .mask = none), tt_repeat_interleave(tt_mean(w, TT_AXES(2), true), H / G, 1));
-  tt_val parts[] = {tt_amax(tt_abs(tt_sub(a, b)), TT_ALL, false), tt_amax(tt_abs(c), TT_ALL, false)};
-  expect(t, tt_stack(parts, 2, 0), v, (double[]){0, 0}, 2, 1e-12);
+  tt_val c = tt_f_attention(x, k, w, .mask = none), n = tt_constant(t, TT_I32, TT_SCALAR, &(int32_t){3});
+  tt_val d = tt_sub(tt_f_attention(tt_slice(x, 2, 1, 3, 1), k, w, .causal = true, .length = n), tt_slice(a, 2, 1, 3, 1));
+  tt_val e = tt_sub(tt_f_attention_naive(x, k, w, .mask = m), a);
+  tt_val parts[] = {tt_amax(tt_abs(tt_sub(a, b)), TT_ALL, false), tt_amax(tt_abs(c), TT_ALL, false), tt_amax(tt_abs(d), TT_ALL, false), tt_amax(tt_abs(e), TT_ALL, false)};
+  expect(t, tt_stack(parts, 4, 0), v, (double[]){0, 0, 0, 0}, 4, 1e-12);
 }
 
 /* The products of a turned q and k depend on the distance of their rows alone, in both conventions, with positions given or not. */

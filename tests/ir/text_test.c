@@ -133,7 +133,7 @@ Test(text, nothing_and_everything) {
 
 /* Rows for every op of the table, made by hand where its attributes ask for it. */
 static const char all_ops[] =
-  "func @all(%x: f32[4,6], param %p: f32[4,6], %i: i64[4,6], %b: bool[4,6], %seed: u64[], %step: u64[], %start: i64[2], %im: f32[2,3,8,8], %s: f32[]) -> () {\n"
+  "func @all(%x: f32[4,6], param %p: f32[4,6], %i: i64[4,6], %b: bool[4,6], %seed: u64[], %step: u64[], %start: i64[2], %im: f32[2,3,8,8], %s: f32[], %heads: f32[2,3,4], %seen: bool[1,3,3], %live: i64[]) -> () {\n"
   "  %const = const(value=1.5) : f32[]\n"
   "  %iota = iota(axis=1) : i32[4,6]\n"
   "  %random = random(%seed, %step, stream=3) : u16[5]\n"
@@ -162,6 +162,11 @@ static const char all_ops[] =
   "  %weights = const(value=[0,1,2,3,4,5,6,7,8,9,10,11]) : f32[1,2,3,2,1]\n"
   "  %conv = conv(%images, %weights, stride=[2,1], lo=[1,0], hi=[0,0], dilation=[1,1], x_dilation=[1,1], split=3) : f32[3,2,1,2,4,8]\n"
   "  %u = broadcast(%s, dims=[]) : f32[1,16,3,2]\n"
+  "  %attention = attention(%heads, %heads, %heads, %seen, %live), scale=0.5, causal=1, mask=1, length=1 : f32[2,3,4]\n"
+  "  %lse = attention_lse(%heads, %heads, %heads), scale=0.5 : f32[2,3]\n"
+  "  %dq = attention_dq(%heads, %heads, %heads, %heads, %lse, %lse), scale=0.5 : f32[2,3,4]\n"
+  "  %dk = attention_dk(%heads, %heads, %heads, %heads, %lse, %lse), scale=0.5 : f32[2,3,4]\n"
+  "  %dv = attention_dv(%heads, %heads, %heads, %heads, %lse, %lse), scale=0.5 : f32[2,3,4]\n"
   "  %winograd = winograd(%images, %u, tile=2, size=[2,6,6]) : f32[2,1,2,6,6]\n"
   "  %gather = gather(%x, %i, axis=0) : f32[4,6]\n"
   "  %scatter_add = scatter_add(%x, %i, %p, axis=1) : f32[4,6]\n"

@@ -277,6 +277,25 @@ static void sample_winograd(void) {
   CASE("winograd 4", ir_ref x = leaf(c, SHAPE(1, 1, 1, 6, 10), -0.1, 0.1); y = ir_ew1(g, IR_sin, ir_winograd(g, x, leaf(c, SHAPE(1, 36, 1, 2), -0.1, 0.1), 4, (int64_t[]){2, 4, 5})));
 }
 
+static void sample_attention(void) {
+  for (int k = 0; k < 5; k++)
+    CASE("attention", ir_attention_options o = {.scale = 0.7, .causal = k & 1}; ir_ref q = leaf(c, SHAPE(1, 4, 2, 3), -1, 1); ir_ref a[3]; a[0] = q; a[1] = leaf(c, SHAPE(1, 2, 4, 3), -1, 1); a[2] = leaf(c, SHAPE(1, 2, 4, 2), -1, 1);
+         if (k == 2) o.mask = leaf(c, SHAPE(1, 1, 2, 4), -1, 1);
+         if (k == 3) o.length = ir_scalar_int(g, TT_I64, 3);
+         if (k == 4) { o.mask = ir_const(g, TT_BOOL, SHAPE(1, 1, 2, 4), (bool[]){1, 0, 1, 1, 0, 0, 0, 0}); }
+         y = ir_ew1(g, IR_sin, ir_attention(g, IR_attention, a, &o)));
+  CASE("attention of itself", ir_attention_options o = {.scale = 1}; ir_ref x = leaf(c, SHAPE(3, 2), -1, 1); y = ir_attention(g, IR_attention, (ir_ref[]){x, x, x}, &o));
+}
+static void sample_attention_lse(void) {
+  CASE("attention_lse", ir_attention_options o = {.scale = 0.7}; ir_ref a[3]; for (int i = 0; i < 3; i++) a[i] = leaf(c, SHAPE(2, 2, 3), -1, 1); y = ir_ew1(g, IR_sin, ir_attention(g, IR_attention_lse, a, &o)));
+}
+static void attention_derivative(ir_op op) {
+  CASE(ir_ops[op].name, ir_attention_options o = {.scale = 0.7, .causal = true}; ir_ref a[6]; for (int i = 0; i < 6; i++) a[i] = leaf(c, i < 4 ? SHAPE(2, 3, 2) : SHAPE(2, 3), -1, 1); y = ir_ew1(g, IR_sin, ir_attention(g, op, a, &o)));
+}
+static void sample_attention_dq(void) { attention_derivative(IR_attention_dq); }
+static void sample_attention_dk(void) { attention_derivative(IR_attention_dk); }
+static void sample_attention_dv(void) { attention_derivative(IR_attention_dv); }
+
 static void sample_conv(void) {
   /* one axis: size, window, stride, lo, hi, dilation, x_dilation; the input is longer than the windows, or shorter, or all padding */
   static const int64_t one[][7] = {{7, 3, 1, 0, 0, 1, 1}, {7, 3, 1, 1, 1, 1, 1}, {8, 3, 2, 1, 1, 1, 1}, {9, 2, 3, 0, 0, 1, 1}, {10, 3, 4, 0, 1, 1, 1}, {9, 3, 1, 2, 3, 2, 1}, {5, 3, 1, 1, 0, 1, 2},
