@@ -267,7 +267,7 @@ void nest_tasks(loop_nest *ln, nest_body *body) {
     int var = lp_var_add(k, "block", ln->chunk / ln->lanes);
     lp_for(k, &at, var, 0, ln->chunk / ln->lanes, 0, &at);
     width = ln->lanes;
-    place = lp_mul(k, lp_var(k, var), width);
+    place = lp_add(k, place, lp_mul(k, lp_var(k, var), width));
   }
   ln->block = row;
   for (int i = 0; i < ln->n_downs; i++) clear_down(ln, &at, &ln->downs[i], place);

@@ -142,8 +142,8 @@ typedef struct {
   bool no_bias;                    /* of a layer */
 } tt_attention_options;
 /* softmax(q k' * scale) v, Vaswani et al. 2017; q [*,H,T,d], k [*,G,S,d], v [*,G,S,e] -> [*,H,T,e]. H may be a multiple of G: so many
- * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see is 0. The scores are never in memory as a
- * whole (Dao et al. 2022); attention_naive has the same meaning and keeps them. */
+ * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see is 0. attention_naive is
+ * its decomposition into products and a softmax at once, whatever kernel attention has. */
 TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 TT_API tt_val tt_f_attention_naive_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 #define tt_f_attention(q, k, v, ...) tt_f_attention_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
