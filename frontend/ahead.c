@@ -71,7 +71,7 @@ static tt_status list_state(export *e, const ir_graph *step) {
 }
 
 static tt_status make_graphs(export *e, const ir_graph *step, const ir_graph *predict) {
-  tt_compile_options o = *e->o, p = {.watch = o.watch, .user = o.user, .skip = o.skip};
+  tt_compile_options o = *e->o, p = {.watch = o.watch, .user = o.user, .skip = o.skip, .products = o.products};
   for (int i = 0; i < e->n_cpus; i++) {
     o.cpu = p.cpu = e->variants[i].cpu = e->cpus[i];
     ir_graph *ready;

@@ -12,11 +12,20 @@
 #define GIVE_BACK() ((void)0)
 #endif
 
+bool products_of(const char *name, pass_options *p, tt_error *err) {
+  static const char *const names[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_BF16X6] = "bf16x6"};
+  p->products = PASS_F32;
+  while (name && p->products < PASS_BF16X6 && strcmp(names[p->products], name)) p->products++;
+  if (!name || !strcmp(names[p->products], name)) return true;
+  return tt_fail(err, TT_INVALID, "error: there are no products of \"%s\"\n  at the options of a compilation\n  fix: use f32, bf16 or bf16x6", name), false;
+}
+
 static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_here, cg_cpu *cpu, pass_options *p, tt_error *err) {
   pass_tunings *tunings = NULL;
   if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
                       .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
+  if (!products_of(o->products, p, err)) return pass_tunings_free(tunings), false;
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;
     p->groups[i].optimizer = o->groups[i].optimizer;
@@ -73,7 +82,7 @@ static char *how_of(const tt_compile_options *o, const pass_options *p) {
   size_t size;
   FILE *f = p->tunings && !tuned ? NULL : open_memstream(&text, &size);
   if (f) {
-    fprintf(f, "%d %d %d %d %d %a %a %lld %d", p->train, p->gradients, p->accumulate, p->collect, p->no_decay_norm_bias, p->ema, p->clip_norm, (long long)o->memory_budget, !o->memory_budget ? 0 : o->n_threads ? o->n_threads : rt_team_default_size());
+    fprintf(f, "%d %d %d %d %d %d %a %a %lld %d", p->train, p->products, p->gradients, p->accumulate, p->collect, p->no_decay_norm_bias, p->ema, p->clip_norm, (long long)o->memory_budget, !o->memory_budget ? 0 : o->n_threads ? o->n_threads : rt_team_default_size());
     put_text(f, p->optimizer), put_text(f, p->hyper), put_text(f, p->skip), put_text(f, tuned);
     for (int i = 0; i < p->n_groups; i++) put_text(f, p->groups[i].pattern), put_text(f, p->groups[i].optimizer), put_text(f, p->groups[i].hyper);
     if (fclose(f)) free(text), text = NULL;

@@ -65,7 +65,10 @@ tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings
 tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err);
 
 /* model.c: what the model compiles for; NULL where it was not said. */
-typedef struct { const char *name, *backend, *cpu; } model_target;
+/* compile.c: "f32" (also NULL), "bf16", "bf16x6" as a pass option. */
+bool products_of(const char *name, pass_options *p, tt_error *err);
+
+typedef struct { const char *name, *backend, *cpu, *products; } model_target;
 model_target model_target_of(const tt_model *m);
 
 #define OPEN(op_, here_, ...) \

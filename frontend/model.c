@@ -8,7 +8,7 @@ enum { MAX_COMPILED = 16 };
 struct tt_model {
   tt_model_fn *function; void *arg;
   tt_loss_fn *loss;
-  char *name, *backend, *cpu, *skip, *tuned;      /* own copies; NULL as given */
+  char *name, *backend, *cpu, *skip, *tuned, *products;      /* own copies; NULL as given */
   int n_threads;
   uint64_t seed;
   rt_params *params;
@@ -30,7 +30,7 @@ tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options 
     m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads;
     m->params = rt_params_new();
     bool copied = copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend);
-    if (copied && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip) && copy_text(&m->tuned, o->tuned) && m->params) return m;
+    if (copied && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip) && copy_text(&m->tuned, o->tuned) && copy_text(&m->products, o->products) && m->params) return m;
   }
   tt_model_free(m);
   tt_fail(err, TT_NO_MEMORY, "error: no memory for a model\n  at tt_model_new\n  fix: free memory");
@@ -52,11 +52,11 @@ void tt_model_free(tt_model *m) {
   tt_safetensors_close(m->file);
   for (int i = 0; i < m->n_warnings; i++) free(m->warnings[i]);
   free(m->warnings);
-  free(m->name), free(m->backend), free(m->cpu), free(m->skip), free(m->tuned), free(m->path);
+  free(m->name), free(m->backend), free(m->cpu), free(m->skip), free(m->tuned), free(m->products), free(m->path);
   free(m);
 }
 
-model_target model_target_of(const tt_model *m) { return (model_target){m->name, m->backend, m->cpu}; }
+model_target model_target_of(const tt_model *m) { return (model_target){m->name, m->backend, m->cpu, m->products}; }
 rt_params *tt_model_params(tt_model *m) { return m->params; }
 const char *tt_model_warning(const tt_model *m, int i) { return i >= 0 && i < m->n_warnings ? m->warnings[i] : NULL; }
 
@@ -289,6 +289,7 @@ tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool 
   if (!o.cpu) o.cpu = m->cpu;
   if (!o.skip) o.skip = m->skip;
   if (!o.tuned) o.tuned = m->tuned;
+  if (!o.products) o.products = m->products;
   if (!o.n_threads) o.n_threads = m->n_threads;
   ir_graph *g;
   *program = NULL;

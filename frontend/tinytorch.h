@@ -140,6 +140,8 @@ typedef struct {
   const char *cpu;                 /* NULL: this one; "x86-64-v2", "x86-64-v3", "x86-64-v4" */
   int n_threads;                   /* to compile with; 0: as many as there are */
   const char *skip;                /* "layout,fuse": optional passes left out */
+  const char *products;            /* "f32" (also NULL); "bf16", mixed precision: f32 products and convolutions take operands rounded to bf16 (8 bits), sums, weights
+                                      and all else stay f32; "bf16x6": f32 matmuls as six bf16 ones of split operands, as exact as f32, for CPUs with AMX */
   const char *tuned;               /* file of plans from tinytorch tune; NULL: TT_TUNED, else the user's own if there is one; "none" */
   bool train;                      /* output 0 is the loss: gradients and the optimizer's update are added */
   const char *optimizer;           /* a row of passes/optim.def: "sgd" (also NULL), "adam", "adamw" ... */
@@ -173,7 +175,7 @@ typedef struct {
   const char *name;                /* NULL: "model" */
   uint64_t seed;                   /* of initial values */
   const char *backend, *cpu;       /* as in tt_compile_options */
-  const char *skip, *tuned;
+  const char *skip, *tuned, *products;
   int n_threads;                   /* of the team that runs programs; 0: TT_NUM_THREADS, else the cores there are */
   tt_loss_fn *loss;                /* NULL: cross entropy of logits [B, classes] and labels [B] */
 } tt_model_options;

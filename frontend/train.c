@@ -36,6 +36,7 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   if (o->no_decay_norm_bias) put(&w, " no_decay_norm_bias=1");
   if (o->ema != 0) put(&w, " ema=%.17g", o->ema);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
+  if (to.products && strcmp(to.products, "f32")) put(&w, " products=%s", to.products);
   if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
   if (rt_schedule_wants_total(&f->schedule)) put(&w, " total=%lld", (long long)f->schedule.total);
   if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);

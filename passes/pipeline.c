@@ -85,7 +85,7 @@ tt_status pass_run(const ir_graph *in, ir_graph **out, const char *names, const 
   *out = NULL;
   if (in->error.status) return tt_fail(err, in->error.status, "%s", in->error.message);
 
-  bool skip[N_PASSES] = {[PASS_tune] = !options->tunings};
+  bool skip[N_PASSES] = {[PASS_tune] = !options->tunings, [PASS_autocast] = options->products == PASS_F32};
   int list[64], n = 0, stop = N_PASSES - 1;
   const char *rest = options->skip ? options->skip : "", *name;
   size_t length;

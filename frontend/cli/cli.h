@@ -39,6 +39,7 @@ int cli_unknown(const char *what, const char *word, const char *const *names);
 /* Whether the option, if it is given, is one of the names; else cli_unknown has said so. */
 bool cli_choice(const cli_args *a, const char *option, const char *const *names);
 bool cli_target(const cli_args *a);        /* the same for backend, cpu, optimizer and skip, where the command has them */
+bool cli_precision(const cli_args *a);     /* for --dtype and --matmul-precision */
 bool cli_passes(const cli_args *a, const char *option, bool optional_only);      /* the same for a list of passes */
 int cli_fail(const tt_error *err);         /* prints it, returns 1 */
 int cli_usage(const cli_args *a, const char *message);   /* prints message and usage, returns 2 */

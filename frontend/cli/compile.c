@@ -16,7 +16,7 @@ const cli_option cli_compile_options[] = {
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
   {"clip-norm", "X", "scale gradients to this global norm at most"},
   {"lr", "X", "that the example trains with (default: the model's)"},
-  CLI_SKIP, CLI_THREADS, CLI_TIME_PASSES,
+  CLI_PRODUCTS, CLI_SKIP, CLI_THREADS, CLI_TIME_PASSES,
   {NULL, NULL, NULL},
 };
 
@@ -52,14 +52,14 @@ int cli_compile(const cli_args *a) {
   int n_names = 0;
   for (const optim_info *o = optim_table; o->name && n_names < 31; o++) names[n_names++] = o->name;
   names[n_names] = NULL;
-  if (!cli_choice(a, "optimizer", names) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
+  if (!cli_choice(a, "optimizer", names) || !cli_precision(a) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
       !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "clip-norm", 0, &clip) || !cli_double(a, "lr", info->lr, &lr)) return 2;
   model_config arg;
   tt_shape shape;
   if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
   cli_watch watch = cli_watch_new(a);
   tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                          .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
+                          .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
   tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads}, &err);
   const char *weights = cli_get(a, "weights", NULL);
   if (m && weights) tt_model_load(m, weights, &err);

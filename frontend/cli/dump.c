@@ -15,7 +15,7 @@ const cli_option cli_dump_options[] = {
   {"batch-size", "N", "default: the model's"},
   {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
-  CLI_CPU, CLI_SKIP, CLI_TUNED,
+  CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {"output", "FILE", "instead of standard output"},
   CLI_TIME_PASSES,
   {NULL, NULL, NULL},
@@ -56,7 +56,7 @@ int cli_dump(const cli_args *a) {
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
     const ir_graph *shown = g;
-    if (tuned_for(cli_get(a, "tuned", NULL), &cpu, &o.tunings, &err) == TT_OK && strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
+    if (products_of(cli_products(a), &o, &err) && tuned_for(cli_get(a, "tuned", NULL), &cpu, &o.tunings, &err) == TT_OK && strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
     if (!err.status) {
       text = machine ? cg_dump(shown, stage, &cpu, watch.times ? cli_watch_kernel : NULL, &watch, &err) : strcmp(format, "text") == 0 ? ir_print(shown) : cli_dot(shown);
       if (text && strcmp(format, "svg") == 0) cli_dot_to_svg(text, output, &err);

@@ -9,6 +9,9 @@
 #define CLI_THREADS {"threads", "N", "default: TT_NUM_THREADS, else as many as this process may use"}
 #define CLI_CPU {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4 or native (default: TT_CPU, else native)"}
 #define CLI_TUNED {"tuned", "FILE", "plans that tinytorch tune measured, or none (default: the file that tune writes, where it is)"}
+#define CLI_PRODUCTS \
+  {"dtype", "f32|bf16", "bf16: mixed precision, products of operands rounded to bf16; sums and weights stay f32"}, \
+  {"matmul-precision", "f32|bf16x6", "bf16x6: f32 products as six bf16 ones each, as exact; for CPUs with AMX"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
 #define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files)"}
@@ -20,6 +23,7 @@ const model_info *cli_model(const char *name);
 /* The shape of a batch of images and the number of classes: of --data, else the model's usual ones. */
 bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err);
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
+const char *cli_products(const cli_args *a);      /* what --dtype and --matmul-precision say, as in tt_compile_options */
 void cli_warnings(const tt_model *m);       /* printed on stderr */
 /* groups.c: the groups of --groups, in text, which outlives them; what they leave over when the optimizer is muon, and --groups is not given. false: it has been said what is wrong. */
 #define CLI_MUON_GROUPS "ndim!=2: adamw lr_scale=0.1"

@@ -22,7 +22,7 @@ const cli_option cli_plan_options[] = {
   {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
   {"accumulate", "N", "with the sums of N batches' gradients (default 1)"},
-  CLI_BUDGET, CLI_THREADS, CLI_CPU, CLI_SKIP,
+  CLI_BUDGET, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP,
   {"svg", "FILE", "the arena as a picture: kernels to the right, offsets upward"},
   {"check", NULL, "runs 20 steps and prints how much the process really grew"},
   {NULL, NULL, NULL},

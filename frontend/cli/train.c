@@ -33,7 +33,7 @@ const cli_option cli_train_options[] = {
   {"flip", NULL, "augmentation: left-right"},
   {"crop", "N", "augmentation: random windows of the image padded by N"},
   {"seed", "N", "of weights, shuffling, augmentation and dropout (default 1)"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP, CLI_TUNED,
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {"log", "FILE", "JSON, a line for each step and epoch"},
   {"save", "FILE", "weights as safetensors, at the end"},
   {"checkpoint", "DIR", "all state, as often as --checkpoint-every says"},
@@ -47,7 +47,7 @@ const cli_option cli_train_options[] = {
 const cli_option cli_eval_options[] = {
   CLI_DATA,
   {"batch-size", "N", "default 64"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_SKIP, CLI_TUNED,
+  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
 
@@ -67,9 +67,11 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
   int64_t threads, seed;
   if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
   tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
-                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .n_threads = (int)threads};
+                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .products = cli_products(a), .n_threads = (int)threads};
   return tt_model_new(info->function, arg, &o, err);
 }
+
+const char *cli_products(const cli_args *a) { return strcmp(cli_get(a, "dtype", "f32"), "bf16") ? cli_get(a, "matmul-precision", NULL) : "bf16"; }
 
 bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err) {
   const char *what = cli_get(a, "data", NULL);
