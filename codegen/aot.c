@@ -146,7 +146,7 @@ static size_t put_variant(writer *w, size_t at, const cg_variant *v, const cg_op
   if (cg_cpu_target(v->cpu, &cpu, w->err) != TT_OK) return NONE;
   rt_variant r = {.level = (uint32_t)cpu.level};
   if (!strcmp(cpu.name, "native")) rt_cpu_features(r.needs);
-  else name = cpu.name;
+  else cg_cpu_needs(&cpu, r.needs), name = cpu.name;
   elf_poke(w->e, at, &r, sizeof r);
   put_text(w, at + offsetof(rt_variant, cpu), name);
   cg_options own = *o;

@@ -17,15 +17,19 @@ typedef struct {
   const char *features;           /* LLVM's feature string when name is a generic level or the CPU is unknown to LLVM, else "" */
   int level;                      /* x86-64-v1..4 */
   int vector_bytes, n_registers;
-  bool fma, avx2, avx512, f16c, vnni, bf16, amx, masks;      /* masks: masked loads and stores are instructions */
+  bool fma, avx2, avx512, f16c, vnni, bf16, amx, masks;      /* masks: masked loads and stores are instructions; bf16: vdpbf16ps, where it is faster than f32 */
   int64_t l1d, l2, l3;            /* bytes, of one core / shared */
 } cg_cpu;
-/* name: NULL or "native" (then TT_CPU is looked at), or "x86-64-v2" ... "x86-64-v4". Fails when this CPU cannot run it. */
+/* name: NULL or "native" (then TT_CPU is looked at), or another of cg_cpu_names. Fails when this CPU cannot run it. */
+extern const char *const cg_cpu_names[];     /* "native", "x86-64-v2", ... "x86-64-v4+amx", NULL */
+int cg_cpu_rank(const char *name);           /* a higher one asks for more; native for most */
 TT_API tt_status cg_cpu_get(const char *name, cg_cpu *cpu, tt_error *err);
 /* "AuthenticAMD-25-1/v3/32": this machine's CPU and what is compiled for: all that plans depend on, and with them the order of additions. */
 TT_API char *cg_cpu_text(const cg_cpu *cpu, char *text, size_t size);
 /* The same for code that another CPU will run. */
 TT_API tt_status cg_cpu_target(const char *name, cg_cpu *cpu, tt_error *err);
+/* Words as rt_cpu_features gives them: what a level needs beyond its number. */
+void cg_cpu_needs(const cg_cpu *cpu, uint32_t *words);
 /* All of the CPU that a kernel's code depends on: a level's name, or for native what cpuid says. Returns text. */
 TT_API char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size);
 

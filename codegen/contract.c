@@ -124,6 +124,7 @@ static bool measure_strides(contraction *c) {
   }
   for (int which = A; which <= B; which++) {
     lp_ref e = con_operand(c, lx, which, at);
+    e = e ? con_load(k, e) : 0;
     address[which] = e && k->exprs[e].kind == LX_LOAD ? k->exprs[e].a[0] : 0;
   }
   lp_ref from[TT_MAX_RANK], to[TT_MAX_RANK];
@@ -168,6 +169,7 @@ static bool plan(contraction *c) {
     return !c->lx->err->status;
   }
   if (!con_choose(c)) return false;
+  if ((c->pairs = con_pairs(c))) return true;
   bool reads_rows = c->vec >= 0 && c->pack && c->n_rows_all * c->n_outer_all < 4 && c->n_sum &&
                     con_magnitude(&c->axes[c->sum[c->n_sum - 1]], A) <= 1 && con_magnitude(&c->axes[c->sum[c->n_sum - 1]], B) <= 1;
   if (reads_rows) {                                     /* few rows of a matrix that stands transposed: read it as it stands */
@@ -230,6 +232,7 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
     }
     done += c->n_tasks;
     if (c->weights) con_weights_build(c);
+    else if (c->pairs) con_pairs_build(c);
     else if (c->dots) con_dot_products(c);
     else con_register_tiles(c);
   }

@@ -55,7 +55,7 @@ typedef struct {
   int64_t group, n_groups;                                  /* panels of a task */
   int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */
-  bool weights;                                             /* nothing of this: weights.c */
+  bool weights, pairs;                                      /* nothing of this: weights.c, contract_bf16.c */
   int64_t per_task;                                         /* of dot products */
 } contraction;
 
@@ -76,6 +76,11 @@ void con_winograd(lower_ctx *lx, ir_ref row);
 lp_ref con_keep(lp_kernel *k, lp_cursor *at, tt_dtype t, lp_ref value);                               /* in a local of its own */
 void con_winograd_input(lp_kernel *k, lp_cursor *at, tt_dtype t, int tile, const lp_ref *x, lp_ref *y);      /* y = B^T x, tile + 2 of each */
 
+/* contract_bf16.c */
+lp_ref con_load(const lp_kernel *k, lp_ref e);      /* the load under a cast, or e itself */
+bool con_pairs(contraction *c);              /* is it made as said there, and then with which tasks, once con_choose has given the axes their roles */
+void con_pairs_build(contraction *c);
+
 /* weights.c */
 bool con_weights(const contraction *c, bool winograd);       /* is it a weight's gradient that is made as said there; one that Winograd's form exists of? */
 int64_t con_weights_tasks(contraction *c);
@@ -86,6 +91,7 @@ void con_window_sums(lower_ctx *lx, ir_ref row, const contraction *c, const pass
 bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phases);      /* false: it is none of these; nothing was made */
 
 /* contract_build.c */
+void con_unflatten(contraction *c, const int *list, int n, lp_ref flat, lp_ref *at);      /* values of a list of axes from one number that counts through them, the last fastest */
 void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *index, lp_ref value);   /* row has this value there: epilogue and stores */
 bool con_costly(const ir_graph *g, uint32_t region);                                                  /* contract_choose.c: functions in the epilogue */
 void con_count_tasks(contraction *c);

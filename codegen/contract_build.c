@@ -3,8 +3,7 @@
 
 #include "contract.h"
 
-/* Values of a list of axes from one number that counts through them, the last fastest. */
-static void unflatten(contraction *c, const int *list, int n, lp_ref flat, lp_ref *at) {
+void con_unflatten(contraction *c, const int *list, int n, lp_ref flat, lp_ref *at) {
   for (int i = n - 1; i >= 0; i--) {
     int64_t e = c->axes[list[i]].extent;
     at[list[i]] = i ? lp_mod(c->lx->k, flat, e) : flat;
@@ -71,7 +70,7 @@ static lp_cursor sum_loops(contraction *c, lp_cursor at_cursor, const tile_place
     lp_ref value = by > 1 ? lp_add(k, lp_mul(k, lp_var(k, var), by), lp_var(k, fine)) : lp_var(k, var);
     *flat = lp_add(k, lp_mul(k, *flat, extent), value);
     if (i == 0 && c->n_blocks > 1) value = lp_add(k, place->block_from, value);
-    unflatten(c, c->sum + i, j - i, value, at);
+    con_unflatten(c, c->sum + i, j - i, value, at);
     i = j;
   }
   return at_cursor;
@@ -137,6 +136,7 @@ static void store_results(contraction *c, lp_cursor *at_cursor, const lp_ref *at
 static void prefetch_ahead(contraction *c, lp_cursor *at_cursor, lp_ref x, lp_ref flat) {
   enum { AHEAD = 32 };
   lp_kernel *k = c->lx->k;
+  x = con_load(k, x);
   if (k->exprs[x].kind != LX_LOAD || k->exprs[flat].kind != LX_VAR) return;
   lp_stmt *s = lp_append(k, at_cursor, LS_PREFETCH);
   s->op = 2;                           /* rows of a power of two fall into few sets of L1 */
@@ -161,7 +161,7 @@ static void prefetch_next(contraction *c, lp_cursor *at_cursor, const tile_place
   lp_ref step = lp_add(k, lp_add(k, lp_mul(k, place->number, place->block_size / c->chunk), lp_mul(k, piece, lines)), lp_var(k, var));
   at[c->vec] = lp_add(k, lp_mul(k, lp_add(k, place->panel, lp_int(k, 1)), c->lanes), lp_add(k, lane, lp_int(k, line - 1)));      /* rows need not begin with a line */
   at[c->sum[0]] = lp_add(k, place->block_from, step);
-  lp_ref x = con_operand(c, c->lx, c->vector_op, at);
+  lp_ref x = con_load(k, con_operand(c, c->lx, c->vector_op, at));
   lp_stmt *s = lp_append(k, &inside, LS_PREFETCH);
   s->op = 2, s->buffer = (int)k->exprs[x].imm, s->index = k->exprs[x].a[0];
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
@@ -176,10 +176,10 @@ static void ask_for_rows(contraction *c, lp_cursor *at_cursor, const tile_place 
   at[c->vec] = lp_int(k, 0);
   int64_t panels = (c->axes[c->vec].extent + c->lanes - 1) / c->lanes, sharing = c->keep ? c->group : panels;
   if (c->n_outer_all > 1) {
-    unflatten(c, c->rows, c->n_rows, lp_int(k, 0), at);
-    unflatten(c, c->outer, c->n_outer, lp_mul(k, next, c->chunk), at);
+    con_unflatten(c, c->rows, c->n_rows, lp_int(k, 0), at);
+    con_unflatten(c, c->outer, c->n_outer, lp_mul(k, next, c->chunk), at);
   } else {
-    unflatten(c, c->rows, c->n_rows, lp_mul(k, next, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), at);
+    con_unflatten(c, c->rows, c->n_rows, lp_mul(k, next, c->chunk_rows ? c->chunk_rows : c->chunk * c->tile), at);
   }
   lp_ref x = con_operand(c, c->lx, c->scalar_op, at);
   if (k->exprs[x].kind != LX_LOAD) return;
@@ -244,7 +244,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
     if (c->ahead) prefetch_ahead(c, &body, x, flat);
   }
   for (int64_t i = 0; i < rows; i++) {
-    unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
+    con_unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
     s = lp_append(k, &body, LS_SET);
     s->local = acc, s->index = lp_int(k, i);
     lp_ref x = c->copy ? lp_load(k, c->rows_buffer, row_index(c, place, rows, lp_int(k, i), flat), 0, 0) : con_operand(c, c->lx, c->scalar_op, at);
@@ -259,7 +259,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
       s = lp_append(k, &inside, LS_STORE);
       s->buffer = c->stage_buffer, s->index = to, s->value = value;
     } else {
-      unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
+      con_unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_int(k, i)), at);
       store_results(c, &inside, at, value);
     }
   }
@@ -302,7 +302,7 @@ static void copy_tile(contraction *c, lp_cursor *at_cursor, const tile_place *pl
     lp_for(k, &body, var, 0, place->block_size, (int)(place->block_size < 32 ? place->block_size : 32), &body);
     at[c->sum[0]] = lp_add(k, place->block_from, flat);
   }
-  unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, i), at);
+  con_unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, i), at);
   lp_stmt *s = lp_append(k, &body, LS_STORE);
   s->buffer = c->rows_buffer;
   s->index = row_index(c, place, rows, i, flat);
@@ -350,7 +350,7 @@ static void chunk_tiles(contraction *c, lp_cursor *at_cursor, tile_place place, 
         lp_for(k, at_cursor, var, 0, c->chunk, 0, &loop);
         o = lp_var(k, var);
       }
-      unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
+      con_unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), o), place.at);
       stage = lp_mul(k, o, c->n_rows_all), number = lp_mul(k, o, all_tiles);
     }
     tiles(c, &loop, place, from, high, c->tile, stage, place.packed, number, fn);
@@ -488,8 +488,8 @@ static void epilogue(contraction *c, lp_cursor *at_cursor, tile_place place) {
   lp_for(k, at_cursor, var, 0, rows, 0, &inside);
   lp_ref r = lp_var(k, var), lane = lp_var(k, lane_var);
   if (c->n_outer_all > 1) {
-    unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), lp_div(k, r, c->n_rows_all)), place.at);
-    unflatten(c, c->rows, c->n_rows, lp_mod(k, r, c->n_rows_all), place.at);
+    con_unflatten(c, c->outer, c->n_outer, lp_add(k, lp_mul(k, place.chunk, c->chunk), lp_div(k, r, c->n_rows_all)), place.at);
+    con_unflatten(c, c->rows, c->n_rows, lp_mod(k, r, c->n_rows_all), place.at);
   } else {
     lp_ref row = lp_add(k, lp_mul(k, place.chunk, rows), r);
     if (c->n_chunks * rows > c->n_rows_all) {
@@ -497,7 +497,7 @@ static void epilogue(contraction *c, lp_cursor *at_cursor, tile_place place) {
       s->guard = lp_op(k, IR_lt, TT_BOOL, row, lp_int(k, c->n_rows_all), 0);
       inside.tail = &s->body;
     }
-    unflatten(c, c->rows, c->n_rows, row, place.at);
+    con_unflatten(c, c->rows, c->n_rows, row, place.at);
   }
   lp_for(k, &inside, lane_var, 0, place.width, (int)c->lanes, &lanes);
   place.at[c->vec] = lp_add(k, lp_mul(k, place.panel, c->lanes), lane);
@@ -512,7 +512,7 @@ void con_dot_products(contraction *c) {
   for (int i = 0; i < c->n_axes; i++) at[i] = lp_int(k, 0);
   int var = lp_var_add(k, "i", c->per_task);
   lp_for(k, &body, var, 0, c->per_task, 0, &body);
-  unflatten(c, c->batch, c->n_batch, lp_add(k, lp_mul(k, c->task, c->per_task), lp_var(k, var)), at);
+  con_unflatten(c, c->batch, c->n_batch, lp_add(k, lp_mul(k, c->task, c->per_task), lp_var(k, var)), at);
   int acc = lp_local_add(k, "acc", c->acc_type, 1);
   lp_stmt *s = lp_append(k, &body, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
@@ -553,7 +553,7 @@ void con_register_tiles(contraction *c) {
   tile_place place = {.block_size = outermost};
   place.block_from = lp_int(k, 0), place.first_block = place.last_block = true;
   for (int i = 0; i < c->n_axes; i++) place.at[i] = lp_int(k, 0);
-  unflatten(c, c->batch, c->n_batch, batch, place.at);
+  con_unflatten(c, c->batch, c->n_batch, batch, place.at);
   if (c->keep) place.chunk = lp_mod(k, task, c->n_chunks), group = lp_mod(k, lp_div(k, task, c->n_chunks), c->n_groups);
   else place.chunk = lp_mod(k, lp_div(k, task, c->n_groups), c->n_chunks), group = lp_mod(k, task, c->n_groups);
   lp_cursor body = c->body;

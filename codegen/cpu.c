@@ -8,20 +8,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The four levels of the x86-64 psABI. Level 4 has AVX-512 F BW CD DQ VL. */
-static const struct { const char *name; int vector_bytes, n_registers; bool fma, avx512; } levels[5] = {
-  [1] = {"x86-64", 16, 16, false, false},
-  [2] = {"x86-64-v2", 16, 16, false, false},
-  [3] = {"x86-64-v3", 32, 16, true, false},
-  [4] = {"x86-64-v4", 64, 32, true, true},
+/* The four levels of the x86-64 psABI (level 4 has AVX-512 F BW CD DQ VL), and level 4 with instructions for bf16. A later row asks for more. */
+static const struct { const char *name; int level; const char *features; int vector_bytes, n_registers; bool fma, avx512, bf16, amx; } levels[] = {
+  {"x86-64",         1, "", 16, 16, false, false, false, false},
+  {"x86-64-v2",      2, "", 16, 16, false, false, false, false},
+  {"x86-64-v3",      3, "", 32, 16, true,  false, false, false},
+  {"x86-64-v4",      4, "", 64, 32, true,  true,  false, false},
+  {"x86-64-v4+bf16", 4, "+avx512bf16", 64, 32, true, true, true, false},
+  {"x86-64-v4+amx",  4, "+amx-tile,+amx-bf16", 64, 32, true, true, false, true},
 };
+enum { N_LEVELS = sizeof levels / sizeof *levels };
+const char *const cg_cpu_names[] = {"native", "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4+bf16", "x86-64-v4+amx", NULL};
+
+int cg_cpu_rank(const char *name) {
+  for (int i = 0; i < N_LEVELS; i++)
+    if (!strcmp(levels[i].name, name)) return i;
+  return N_LEVELS;
+}
 
 static void machine(cg_cpu *cpu) {
   regs seven = cpuid(7, 0), more = cpuid(7, 1);
   int level = cpu->level = rt_cpu_level();
   cpu->vnni = level == 4 && has(seven.c, BIT(11));
-  cpu->bf16 = level == 4 && has(more.a, BIT(5));
-  cpu->amx = level == 4 && has(saved_state(), 0x60000) && has(seven.d, BIT(22) | BIT(24) | BIT(25));
+  regs zero = cpuid(0, 0);
+  cpu->bf16 = level == 4 && has(more.a, BIT(5)) && zero.b == 0x68747541;      /* "Auth"enticAMD: on Intel's (Sapphire Rapids) vdpbf16ps is slower than f32 */
+  cpu->amx = level == 4 && rt_cpu_amx();
 }
 
 /* Sizes of the data caches: leaf 4 on Intel, 0x8000001D on AMD, both with one cache a subleaf. Where neither tells (some virtual
@@ -50,16 +61,17 @@ static tt_status find_cpu(const char *name, bool runs_here, cg_cpu *cpu, tt_erro
     source = "TT_CPU";
     name = getenv("TT_CPU");
   }
-  int level = this_one.level;
+  int level = this_one.level - 1;
   if (name && *name && strcmp(name, "native")) {
-    for (level = 4; level >= 2 && strcmp(levels[level].name, name); level--) {}
-    if (level < 2) return tt_fail(err, TT_INVALID, "error: there is no CPU level named %s\n  at %s\n  fix: use native, x86-64-v2, x86-64-v3 or x86-64-v4", name, source);
-    if (level > this_one.level && runs_here)
-      return tt_fail(err, TT_UNSUPPORTED, "error: this CPU is of level %s and cannot run code for %s\n  at %s\n  fix: use %s or native", levels[this_one.level].name, name, source,
-                     this_one.level < 2 ? "native" : levels[this_one.level].name);
-    this_one.name = levels[level].name;
-    this_one.level = level;
-    this_one.vnni = this_one.bf16 = this_one.amx = false;
+    level = cg_cpu_rank(name);
+    if (level < 1 || level == N_LEVELS) return tt_fail(err, TT_INVALID, "error: there is no CPU level named %s\n  at %s\n  fix: use native, x86-64-v2, x86-64-v3, x86-64-v4, x86-64-v4+bf16 or x86-64-v4+amx", name, source);
+    bool can = levels[level].level <= this_one.level && (!levels[level].bf16 || has(cpuid(7, 1).a, BIT(5))) && (!levels[level].amx || this_one.amx);
+    if (!can && runs_here)
+      return tt_fail(err, TT_UNSUPPORTED, "error: this CPU is of level %s and cannot run code for %s\n  at %s\n  fix: use %s or native", levels[this_one.level - 1].name, name, source,
+                     this_one.level < 2 ? "native" : levels[this_one.level - 1].name);
+    this_one.name = levels[level].name, this_one.features = levels[level].features;
+    this_one.level = levels[level].level;
+    this_one.vnni = false, this_one.bf16 = levels[level].bf16, this_one.amx = levels[level].amx;
   }
   *cpu = this_one;
   cpu->vector_bytes = levels[level].vector_bytes;
@@ -94,4 +106,9 @@ char *cg_cpu_identity(const cg_cpu *cpu, char *text, size_t size) {
                       cpuid(0x14, 0).b, cpuid(0x19, 0).b, cpuid(0x24, 0).b, saved_state()};
   for (size_t i = 0; i < sizeof words / sizeof *words && n < size; i++) n += (size_t)snprintf(text + n, size - n, " %x", words[i]);
   return text;
+}
+
+void cg_cpu_needs(const cg_cpu *cpu, uint32_t *words) {
+  if (cpu->bf16) words[4] = BIT(5);
+  if (cpu->amx) words[7] = 0x60000, words[8] = BIT(22) | BIT(24);
 }

@@ -88,6 +88,10 @@ static cell fused(machine *m, const lp_expr *x) {
   return r;
 }
 
+static float half(uint64_t pair, int i) { return tt_bf16_to_f32((tt_bf16){(uint16_t)(pair >> 16 * i)}); }
+
+static float dot(uint64_t x, uint64_t y, float sum) { return fmaf(half(x, 1), half(y, 1), fmaf(half(x, 0), half(y, 0), sum)); }
+
 static cell eval(machine *m, lp_ref e) {
   if (m->stamps[e] == m->stamp) return m->values[e];
   const lp_expr *x = &m->k->exprs[e];
@@ -100,6 +104,10 @@ static cell eval(machine *m, lp_ref e) {
   case LX_LOCAL: c = *element(m, (int)x->imm, x->a[0]); break;
   case LX_LOAD: c = load(m, x); break;
   case LX_FMA: c = fused(m, x); break;
+  case LX_DOT:
+    args[0] = eval(m, x->a[0]), args[1] = eval(m, x->a[1]);
+    c.f = dot(args[0].u, args[1].u, eval(m, x->a[2]).f);
+    break;
   case LX_PHILOX: c.u = tt_random_half(eval(m, x->a[0]).u, eval(m, x->a[1]).u, (uint32_t)x->imm, eval(m, x->a[2]).u); break;
   case LX_OP:
     for (; n < 3 && x->a[n]; n++) {
@@ -112,6 +120,22 @@ static cell eval(machine *m, lp_ref e) {
   }
   m->stamps[e] = m->stamp;
   return m->values[e] = c;
+}
+
+static void tiles(machine *m, const lp_stmt *s) {
+  const lp_tiles *x = s->tiles;
+  int64_t c = eval(m, s->index).i, a = eval(m, s->value).i, b = eval(m, s->guard).i;
+  const lp_buffer *all = m->k->buffers;
+  bool inside = a >= 0 && b >= 0 && c >= 0 && a + (x->rows - 1) * x->a_stride + x->pairs <= all[x->a].count && b + (x->pairs - 1) * x->b_stride + x->lanes <= all[x->b].count &&
+                c + (x->rows - 1) * x->c_stride + x->lanes <= all[x->c].count;
+  if (!inside) fail(m, "tiles outside of their buffers, from element", c);
+  for (int64_t i = 0; i < x->rows && !m->failed; i++)
+    for (int64_t j = 0; j < x->lanes; j++) {
+      float *to = (float *)(void *)m->buffers[x->c] + c + i * x->c_stride + j, sum = x->add ? *to : 0;
+      const uint32_t *xs = (const uint32_t *)(const void *)m->buffers[x->a] + a + i * x->a_stride, *ys = (const uint32_t *)(const void *)m->buffers[x->b] + b + j;
+      for (int64_t p = 0; p < x->pairs; p++) sum = dot(xs[p], ys[p * x->b_stride], sum);
+      *to = sum;
+    }
 }
 
 static void run(machine *m, const lp_stmt *s) {
@@ -151,6 +175,7 @@ static void run(machine *m, const lp_stmt *s) {
       if (!m->failed) memcpy(m->buffers[s->buffer] + (size_t)i * size, &v, size);
       break;
     }
+    case LS_TILES: tiles(m, s); break;
     case LS_PREFETCH: break;
     case LS_IF:
       if (eval(m, s->guard).b) run(m, s->body);
@@ -177,8 +202,8 @@ tt_status lp_eval(const lp_kernel *k, void *const *buffers, int64_t begin, int64
     memset(scratch, 0xa5, scratch_bytes + 1);
     size_t at = 0;
     for (int i = 0; i < k->n_buffers; i++) {
-      all[i] = k->buffers[i].scratch ? scratch + at : buffers[i];
-      if (k->buffers[i].scratch) at += ((size_t)k->buffers[i].count * tt_dtype_size(k->buffers[i].dtype) + 63) & ~(size_t)63;
+      all[i] = k->buffers[i].again ? all[k->buffers[i].again - 1] : k->buffers[i].scratch ? scratch + at : buffers[i];
+      if (k->buffers[i].scratch && !k->buffers[i].again) at += ((size_t)k->buffers[i].count * tt_dtype_size(k->buffers[i].dtype) + 63) & ~(size_t)63;
     }
     for (int i = 0, n = 0; i < k->n_locals; n += k->locals[i++].count) local_at[i] = n;
     *m = (machine){.k = k, .err = err, .buffers = all, .values = values, .stamps = stamps, .locals = locals, .local_at = local_at, .vars = vars};

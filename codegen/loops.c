@@ -82,8 +82,17 @@ static bool grow(lp_kernel *k, void **array, int n, int *cap, size_t size) {
 
 int lp_buffer_add(lp_kernel *k, const char *name, tt_dtype t, int64_t count, bool written, bool scratch) {
   if (!grow(k, (void **)&k->buffers, k->n_buffers, &k->arena->cap_buffers, sizeof *k->buffers)) return 0;
-  k->buffers[k->n_buffers] = (lp_buffer){t, written, copy_text(k, name), count, scratch};
+  k->buffers[k->n_buffers] = (lp_buffer){t, written, copy_text(k, name), count, scratch, 0};
   return k->n_buffers++;
+}
+
+int lp_buffer_again(lp_kernel *k, int buffer, tt_dtype t) {
+  for (int i = 0; i < k->n_buffers; i++)
+    if (k->buffers[i].again == buffer + 1 && k->buffers[i].dtype == t) return i;
+  const lp_buffer b = k->buffers[buffer];
+  int i = lp_buffer_add(k, b.name, t, b.count * (int64_t)tt_dtype_size(b.dtype) / (int64_t)tt_dtype_size(t), b.written, true);
+  k->buffers[i].again = buffer + 1;
+  return i;
 }
 
 int lp_local_add(lp_kernel *k, const char *name, tt_dtype t, int count) {
@@ -218,6 +227,8 @@ lp_ref lp_fma(lp_kernel *k, lp_ref a, lp_ref b, lp_ref c) {
   return lp_intern(k, (lp_expr){.kind = LX_FMA, .dtype = k->exprs[c].dtype, .a = {a, b, c}}, unknown);
 }
 
+lp_ref lp_dot(lp_kernel *k, lp_ref a, lp_ref b, lp_ref c) { return lp_intern(k, (lp_expr){.kind = LX_DOT, .dtype = TT_F32, .a = {a, b, c}}, unknown); }
+
 lp_ref lp_philox(lp_kernel *k, lp_ref seed, lp_ref step, lp_ref index, int64_t stream) {
   return lp_intern(k, (lp_expr){.kind = LX_PHILOX, .dtype = TT_U16, .imm = stream, .a = {seed, step, index}}, unknown);
 }
@@ -295,6 +306,7 @@ lp_ref lp_rebuild(lp_kernel *k, lp_ref e, const lp_ref a[3]) {
   case LX_LOAD: return lp_load(k, (int)x.imm, a[0], a[1], a[2]);
   case LX_OP: return lp_op(k, x.op, x.dtype, a[0], a[1], a[2]);
   case LX_FMA: return lp_fma(k, a[0], a[1], a[2]);
+  case LX_DOT: return lp_dot(k, a[0], a[1], a[2]);
   case LX_PHILOX: return lp_philox(k, a[0], a[1], a[2], x.imm);
   default: return e;
   }
@@ -368,6 +380,6 @@ lp_stmt *lp_for(lp_kernel *k, lp_cursor *at, int var, int64_t begin, int64_t end
 size_t lp_scratch_bytes(const lp_kernel *k) {
   size_t bytes = 0;
   for (int i = 0; i < k->n_buffers; i++)
-    if (k->buffers[i].scratch) bytes += ((size_t)k->buffers[i].count * tt_dtype_size(k->buffers[i].dtype) + 63) & ~(size_t)63;
+    if (k->buffers[i].scratch && !k->buffers[i].again) bytes += ((size_t)k->buffers[i].count * tt_dtype_size(k->buffers[i].dtype) + 63) & ~(size_t)63;
   return bytes;
 }

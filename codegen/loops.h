@@ -36,6 +36,7 @@ typedef enum {
   LX_LOAD,     /* imm: buffer; a[0]: element index; a[1]: guard (bool, 0 none); a[2]: value when the guard is false (0: zero) */
   LX_OP,       /* op of an EW row, or select, cast, bitcast, on a[]; dtype is the result's */
   LX_FMA,      /* a[0]*a[1]+a[2]: one rounding where the CPU can, two where it can't */
+  LX_DOT,      /* a[2] + x0*y0 + x1*y1: f32; a[0], a[1]: u32, two bf16 each, x0 in the low half. One rounding a multiply-add, or the instruction's (vdpbf16ps) */
   LX_PHILOX,   /* a[0]: seed, a[1]: step (u64), a[2]: element index (i64); imm: stream; u16: tt_random_half */
 } lx_kind;
 
@@ -53,9 +54,13 @@ typedef enum {
   LS_REDUCE,   /* local[index] = op(local[index], value); op: add mul max min and or; order of terms is free within the lanes of a vec loop */
   LS_STORE,    /* buffer[index] = value, if guard */
   LS_IF,       /* guard, body: scalar condition */
+  LS_TILES,    /* tiles: a block of f32 sums of bf16 pairs, as LX_DOT makes them; index: of its first element, value: of a's, guard: of b's */
   LS_PREFETCH, /* buffer[index], which may lie outside of it, will be read soon: the lines of the lanes go to L1, or (op 2) to L2 */
 } ls_kind;
 
+/* c[i*c_stride + j] = sum over p of a[i*a_stride + p] . b[p*b_stride + j], for i < rows (16 or 32), j < lanes (16 or 32), p < pairs (a multiple of 16); add: to what
+ * c holds. Numbers of buffers; a, b: u32, c: f32. AMX has the instructions. */
+typedef struct { int32_t a, b, c, rows, lanes, pairs; int64_t a_stride, b_stride, c_stride; bool add; } lp_tiles;
 enum { LP_STREAM = 1, LP_CHECK = 2 };
 typedef struct lp_stmt lp_stmt;
 struct lp_stmt {
@@ -68,12 +73,14 @@ struct lp_stmt {
   int64_t begin, end, step;       /* end is exclusive */
   int32_t local, buffer;
   lp_ref index, value, guard;
+  const lp_tiles *tiles;          /* LS_TILES */
   lp_stmt *body, *next;           /* first statement inside; the statement after */
 };
 
-typedef struct { tt_dtype dtype; bool written; const char *name; int64_t count; bool scratch; } lp_buffer;
+typedef struct { tt_dtype dtype; bool written; const char *name; int64_t count; bool scratch; int32_t again; } lp_buffer;
    /* count: elements (the evaluator checks bounds). scratch: of each thread, `count` elements, not an argument: it lives in
-      the scratch pointer, in order, each 64-byte aligned */
+      the scratch pointer, in order, each 64-byte aligned. again: 0, or 1 + the number of another buffer, which this one is once more, as
+      elements of another type; scratch is set, and it takes no memory */
 typedef struct { tt_dtype dtype; int32_t count; const char *name; } lp_local;
 
 typedef struct lp_kernel {
@@ -94,6 +101,7 @@ lp_kernel *lp_new(const char *name, int64_t tasks);                     /* tasks
 void lp_free(lp_kernel *k);
 void *lp_alloc(lp_kernel *k, size_t bytes);
 int lp_buffer_add(lp_kernel *k, const char *name, tt_dtype t, int64_t count, bool written, bool scratch);
+int lp_buffer_again(lp_kernel *k, int buffer, tt_dtype t);            /* `buffer` as whole elements of t; the same number when it is asked for again */
 int lp_local_add(lp_kernel *k, const char *name, tt_dtype t, int count);
 int lp_var_add(lp_kernel *k, const char *name, int64_t end);           /* range 0..end-1, for simplification */
 lp_ref lp_const(lp_kernel *k, tt_dtype t, double v);
@@ -105,6 +113,7 @@ lp_ref lp_get(lp_kernel *k, int local, lp_ref index);
 lp_ref lp_load(lp_kernel *k, int buffer, lp_ref index, lp_ref guard, lp_ref otherwise);
 lp_ref lp_op(lp_kernel *k, ir_op op, tt_dtype result, lp_ref a, lp_ref b, lp_ref c);    /* folds and simplifies */
 lp_ref lp_fma(lp_kernel *k, lp_ref a, lp_ref b, lp_ref sum);           /* a*b+sum, in the type of sum */
+lp_ref lp_dot(lp_kernel *k, lp_ref a, lp_ref b, lp_ref sum);
 lp_ref lp_philox(lp_kernel *k, lp_ref seed, lp_ref step, lp_ref index, int64_t stream);
 lp_ref lp_add(lp_kernel *k, lp_ref a, lp_ref b);                       /* i64 */
 lp_ref lp_mul(lp_kernel *k, lp_ref a, int64_t b);

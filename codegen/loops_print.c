@@ -90,6 +90,7 @@ static void print_expr(printer *p, lp_ref e, int level, lp_ref defining) {
     if (x->a[2]) put(p, " else "), print_expr(p, x->a[2], 2, defining);
     return;
   case LX_FMA: put(p, "fma"); break;
+  case LX_DOT: put(p, "dot"); break;
   case LX_PHILOX: put(p, "random<%" PRId64 ">", x->imm); break;
   default: {
     int which = x->op == IR_add ? 0 : x->op == IR_mul ? 1 : x->op == IR_div ? 2 : x->op == IR_fmod ? 3 : -1;
@@ -179,6 +180,15 @@ static void print_list(printer *p, const lp_stmt *s) {
       print_expr(p, s->index, 0, 0);
       put(p, "]");
       break;
+    case LS_TILES:
+      put(p, "tiles %dx%dx%d b%d[", s->tiles->rows, s->tiles->lanes, s->tiles->pairs, s->tiles->c);
+      print_expr(p, s->index, 0, 0);
+      put(p, "; %" PRId64 "] %s dot(b%d[", s->tiles->c_stride, s->tiles->add ? "+=" : "=", s->tiles->a);
+      print_expr(p, s->value, 0, 0);
+      put(p, "; %" PRId64 "], b%d[", s->tiles->a_stride, s->tiles->b);
+      print_expr(p, s->guard, 0, 0);
+      put(p, "; %" PRId64 "])", s->tiles->b_stride);
+      break;
     case LS_STORE:
       put(p, "%sstore b%d[", s->stream == LP_CHECK ? "stream? " : s->stream ? "stream " : "", s->buffer);
       print_expr(p, s->index, 0, 0);
@@ -186,7 +196,7 @@ static void print_list(printer *p, const lp_stmt *s) {
       break;
     default: put(p, "if "); print_expr(p, s->guard, 0, 0);
     }
-    if (s->kind != LS_FOR && s->kind != LS_IF && s->kind != LS_PREFETCH) {
+    if (s->kind != LS_FOR && s->kind != LS_IF && s->kind != LS_PREFETCH && s->kind != LS_TILES) {
       print_expr(p, s->value, 0, 0);
       if (s->guard) put(p, " if "), print_expr(p, s->guard, 0, 0);
     }
@@ -213,7 +223,8 @@ char *lp_print(const lp_kernel *k) {
   put(&p, "kernel %s(", k->name);
   for (int i = 0; i < k->n_buffers; i++) {
     const lp_buffer *b = &k->buffers[i];
-    put(&p, "%s%s%sb%d: %s[%" PRId64 "]", i ? ", " : "", b->scratch ? "scratch " : "", b->written ? "out " : "", i, tt_dtype_name(b->dtype), b->count);
+    put(&p, "%s%s%sb%d: %s[%" PRId64 "]", i ? ", " : "", b->scratch && !b->again ? "scratch " : "", b->written ? "out " : "", i, tt_dtype_name(b->dtype), b->count);
+    if (b->again) put(&p, " of b%d", b->again - 1);
   }
   put(&p, ") tasks=%" PRId64 " {\n", k->tasks);
   print_list(&p, k->body);

@@ -169,6 +169,7 @@ static bool check_expr(checker *c, lp_ref e) {
     return true;
   }
   case LX_FMA: return (a->dtype == x->dtype && b->dtype == x->dtype && tt_dtype_in(x->dtype, TT_REAL)) || BAD(c, "kernel %s: fma of other types", k->name);
+  case LX_DOT: return (a->dtype == TT_U32 && b->dtype == TT_U32 && d->dtype == TT_F32) || BAD(c, "kernel %s: dot takes u32, u32, f32", k->name);
   case LX_PHILOX:
     return (a->dtype == TT_U64 && b->dtype == TT_U64 && d->dtype == TT_I64) || BAD(c, "kernel %s: random takes u64, u64, i64", k->name);
   default: return BAD(c, "kernel %s: expression %u is none", k->name, e);
@@ -182,7 +183,7 @@ static bool check_list(checker *c, const lp_stmt *first) {
     if (!check_expr(c, s->index) || !check_expr(c, s->value) || !check_expr(c, s->guard)) return false;
     tt_dtype t = k->exprs[s->value].dtype;
     int64_t lo, hi;
-    if (s->guard && k->exprs[s->guard].dtype != TT_BOOL) return BAD(c, "kernel %s: a guard is no bool", k->name);
+    if (s->guard && s->kind != LS_TILES && k->exprs[s->guard].dtype != TT_BOOL) return BAD(c, "kernel %s: a guard is no bool", k->name);
     switch (s->kind) {
     case LS_FOR: {
       if (s->var <= 0 || s->var >= k->n_vars || c->var_open[s->var]) return BAD(c, "kernel %s: loop over i%d, which is open or does not exist", k->name, s->var);
@@ -215,6 +216,14 @@ static bool check_list(checker *c, const lp_stmt *first) {
       if (!s->index || k->exprs[s->index].dtype != TT_I64 || t != k->buffers[s->buffer].dtype || !s->value)
         return BAD(c, "kernel %s: store to b%d of another type", k->name, s->buffer);
       break;
+    case LS_TILES: {
+      const lp_tiles *x = s->tiles;
+      bool fits = (x->rows == 16 || x->rows == 32) && (x->lanes == 16 || x->lanes == 32) && x->pairs >= 16 && x->pairs % 16 == 0 && !c->in_vector;
+      bool typed = s->index && s->value && s->guard && t == TT_I64 && k->exprs[s->index].dtype == TT_I64 && k->exprs[s->guard].dtype == TT_I64;
+      if (!fits || !typed || k->buffers[x->a].dtype != TT_U32 || k->buffers[x->b].dtype != TT_U32 || k->buffers[x->c].dtype != TT_F32 || !k->buffers[x->c].written)
+        return BAD(c, "kernel %s: tiles of %d x %d x %d or of other types", k->name, x->rows, x->lanes, x->pairs);
+      break;
+    }
     case LS_PREFETCH:
       if (s->buffer < 0 || s->buffer >= k->n_buffers || !s->index || k->exprs[s->index].dtype != TT_I64) return BAD(c, "kernel %s: prefetch of b%d: no i64 index", k->name, s->buffer);
       break;

@@ -336,7 +336,7 @@ void nest_share(loop_nest *ln, lp_cursor *at, lp_ref *values, int n) {
     lp_ref a[3];
     for (int i = 0; i < 3; i++) a[i] = x.a[i] ? to[x.a[i]] : 0;
     to[e] = lp_rebuild(k, e, a);
-    bool is_work = x.kind == LX_FMA || x.kind == LX_PHILOX || (x.kind == LX_OP && x.dtype != TT_I64);
+    bool is_work = x.kind == LX_FMA || x.kind == LX_DOT || x.kind == LX_PHILOX || (x.kind == LX_OP && x.dtype != TT_I64);
     if (uses[e] > 1 && seen[e] && is_work) to[e] = lp_get(k, nest_local(ln, at, "t", x.dtype, to[e]), 0);
   }
   for (int i = 0; i < n; i++) values[i] = to[values[i]];

@@ -25,11 +25,9 @@ typedef struct {
   tt_error *err;
 } export;
 
-/* Levels by name are ordered by it; native is what this CPU has, so it is the most demanding. */
+/* native is what this CPU has, so it is the most demanding. */
 static int more_demanding(const void *a, const void *b) {
-  const char *x = *(const char *const *)a, *y = *(const char *const *)b;
-  bool nx = !strcmp(x, "native"), ny = !strcmp(y, "native");
-  return nx || ny ? ny - nx : strcmp(y, x);
+  return cg_cpu_rank(*(const char *const *)b) - cg_cpu_rank(*(const char *const *)a);
 }
 
 static tt_status list_cpus(export *e, const char *const *cpus, int n) {

@@ -24,7 +24,7 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_
   pass_tunings *tunings = NULL;
   if ((runs_here ? cg_cpu_get : cg_cpu_target)(o->cpu, cpu, err) != TT_OK || (!interp && tuned_for(o->tuned, cpu, &tunings, err) != TT_OK)) return false;
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
-                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
+                      .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .bf16 = cpu->bf16 || cpu->amx, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
   if (!products_of(o->products, p, err)) return pass_tunings_free(tunings), false;
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;

@@ -137,7 +137,7 @@ typedef struct { const char *pattern, *optimizer, *hyper; } tt_param_group;
 
 typedef struct {
   const char *backend;             /* "jit" (also NULL): machine code; "interp": plain C, op by op, the reference */
-  const char *cpu;                 /* NULL: this one; "x86-64-v2", "x86-64-v3", "x86-64-v4" */
+  const char *cpu;                 /* NULL: this one; "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4+bf16", "x86-64-v4+amx" */
   int n_threads;                   /* to compile with; 0: as many as there are */
   const char *skip;                /* "layout,fuse": optional passes left out */
   const char *products;            /* "f32" (also NULL); "bf16", mixed precision: f32 products and convolutions take operands rounded to bf16 (8 bits), sums, weights

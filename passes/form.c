@@ -289,11 +289,16 @@ static bool loop_form(checker *c, form_use *use) {
 
 /* ---- contractions ---- */
 
-ir_ref form_view_base(const ir_graph *g, ir_ref operand) {
+bool form_widens(const ir_graph *g, ir_ref r) {
+  const ir_node *n = ir_at(g, r);
+  return n->op == IR_cast && n->dtype == TT_F32 && ir_at(g, n->args[0])->dtype == TT_BF16;
+}
+
+static ir_ref view_base(const ir_graph *g, ir_ref operand, bool narrow) {
   ir_ref chain[64], best = operand;
   int n = 0;
-  for (ir_ref r = operand; n < 64 && ir_ops[ir_at(g, r)->op].kind == IR_MOVEMENT; r = ir_at(g, r)->args[0]) {
-    chain[n++] = r;
+  for (ir_ref r = operand; n < 64 && (ir_ops[ir_at(g, r)->op].kind == IR_MOVEMENT || (narrow && form_widens(g, r))); r = ir_at(g, r)->args[0]) {
+    if (!form_widens(g, r)) chain[n++] = r;
     ir_ref base = ir_at(g, r)->args[0];
     view v = view_dense(ir_shape(g, base));
     bool ok = true;
@@ -303,10 +308,10 @@ ir_ref form_view_base(const ir_graph *g, ir_ref operand) {
   return best;
 }
 
-ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k) {
+ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k, bool narrow) {
   const ir_node *n = ir_at(g, contraction);
   pass_window w;
-  return form_view_base(g, k == 0 && pass_window_of(g, contraction, &w) && w.pad ? ir_at(g, w.pad)->args[0] : n->args[k]);
+  return view_base(g, k == 0 && pass_window_of(g, contraction, &w) && w.pad ? ir_at(g, w.pad)->args[0] : n->args[k], narrow && n->op == IR_matmul);
 }
 
 /* pad: a row on the way that may be one; 0: none. */
@@ -316,6 +321,7 @@ static bool operand_form(checker *c, ir_ref operand, ir_ref pad) {
   ir_ref r = operand;
   for (int i; (i = position(c->rows, c->n, r)) >= 0; r = ir_at(c->g, r)->args[0]) {
     if (r == pad) return operand_form(c, ir_at(c->g, r)->args[0], 0);      /* above it stand views alone, as pass_window_of has seen */
+    if (form_widens(c->g, r) && ir_at(c->g, c->f->core)->op == IR_matmul) continue;
     if (n == 64 || ir_ops[ir_at(c->g, r)->op].kind != IR_MOVEMENT) return no(c, "an operand of the contraction is not a view");
     chain[n++] = r;
   }

@@ -43,8 +43,10 @@ bool form_is_leaf(const ir_graph *g, ir_ref r);     /* has a buffer of its own, 
 bool form_is_free(const ir_graph *g, ir_ref r);     /* made again in every kernel that reads it: splat consts and their views, iota */
 /* May result `value` of this kernel overwrite arg, which has the same size: is arg read only where value is written, by elementwise rows? */
 bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *result, ir_ref value, ir_ref arg);
-ir_ref form_view_base(const ir_graph *g, ir_ref operand);   /* the lowest row that a contraction's operand is a strided view of */
-ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k);   /* the same of its argument k, seen through the pad that its kernel does (window.c) */
+/* The lowest row that argument k of a contraction is a strided view of, seen through the pad that its kernel does (window.c) and, of a matmul, where `narrow`
+ * says so, through the cast of bf16 to f32. */
+ir_ref form_operand_base(const ir_graph *g, ir_ref contraction, int k, bool narrow);
+bool form_widens(const ir_graph *g, ir_ref r);              /* is it such a cast? */
 
 /* groups.c: rows of `in` as kernels of `out`. A group becomes one region: its rows (ascending), of which `result` ones are known outside. */
 typedef struct { ir_ref *rows; bool *result; int n; int64_t key; uint32_t region; } group;

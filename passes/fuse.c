@@ -28,6 +28,7 @@ typedef struct { ir_ref *at; int n, cap; } list;
 typedef struct {
   const ir_graph *g;
   bool *live, *solid;
+  bool narrow;                       /* products read operands in bf16: what widens them is part of their kernels */
   bool *turned;                      /* a transposed copy: a kernel of its own, since between the guards of a pad it would go element by element */
   bool *forced, *kept;               /* has to be a buffer; is an output or assigned */
   ir_ref *param;                     /* to which the row is assigned */
@@ -132,6 +133,7 @@ static void choose_row(solidity *s, ir_ref r) {
     if ((f->solid[r] = f->forced[r] || stores)) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
     return;
   }
+  if (f->narrow && form_widens(g, r) && !f->forced[r]) return;
   bool fine = false, several = kind == IR_ELEMENTWISE && s->n_readers[r] > 1 && !f->forced[r];
   for (int with = s->with[r].fresh < s->own[r].fresh; several && with >= 0 && !fine; with--) {
     again y = with ? s->with[r] : s->own[r];
@@ -158,7 +160,7 @@ static void choose_solid(fuser *f) {
     if (!f->live[r]) continue;
     if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
     if (ir_ops[n->op].kind == IR_CONTRACTION)
-      for (int k = 0; k < 2; k++) f->forced[form_operand_base(g, r, k)] = true;
+      for (int k = 0; k < 2; k++) f->forced[form_operand_base(g, r, k, f->narrow)] = true;
     if (n->op == IR_argsort) f->forced[n->args[0]] = true;
     const ir_node *x = ir_at(g, n->n_args ? n->args[0] : 0);
     int last = x->rank - 1;
@@ -557,7 +559,7 @@ static tt_status write_groups(fuser *f, ir_graph *out, tt_error *err) {
 tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   ir_graph *g = fuse_prepare(in, err);
   if (!g) return err ? err->status : TT_NO_MEMORY;
-  fuser f = {.g = g};
+  fuser f = {.g = g, .narrow = options->bf16};
   tt_status status = TT_OK;
   if (start(&f)) {
     join_reductions(&f);

@@ -59,7 +59,7 @@ static void find_pads(const ir_graph *g, const bool *live, const bool *kept, con
   int n;
   for (ir_ref r = 1; r < g->n_nodes; r++)
     for (int k = 0; live[r] && (ir_at(g, r)->op == IR_conv || ir_at(g, r)->op == IR_winograd) && k < 2; k++) {
-      ir_ref base = form_operand_base(g, r, k), y = ir_at(g, base)->op == IR_pad ? padded_value(g, base, kept, uses, views, &n) : 0;
+      ir_ref base = form_operand_base(g, r, k, false), y = ir_at(g, base)->op == IR_pad ? padded_value(g, base, kept, uses, views, &n) : 0;
       if (y && !pad_of[y]) pad_of[y] = base;
     }
 }

@@ -21,6 +21,7 @@ typedef struct {
   int64_t memory_budget;          /* > 0: recompute makes values again until the arena is at most this less memory_fixed; 0: only where it is nearly free */
   int64_t memory_fixed;           /* bytes that a run needs beside the arena: parameters, inputs, outputs, constants, scratch */
   enum { PASS_F32, PASS_BF16, PASS_BF16X6 } products;      /* what f32 products are made of: autocast */
+  bool bf16;                      /* the target CPU multiplies bf16 operands */
   int vector_bytes;               /* of the target CPU: 16, 32, 64 */
   int n_registers;                /* vector registers: 16, 32 */
   const char *skip;               /* "layout,fuse": optional passes left out */

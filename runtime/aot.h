@@ -11,13 +11,14 @@ extern "C" {
 #endif
 
 /* cpu.c: the level of the x86-64 psABI, 1 to 4, of this CPU, and words of cpuid in which a bit is a feature. */
-enum { RT_CPU_WORDS = 8 };
+enum { RT_CPU_WORDS = 9 };
 TT_API int rt_cpu_level(void);
+TT_API bool rt_cpu_amx(void);        /* the CPU multiplies bf16 tiles, and the system lets this process: asked for here */
 TT_API void rt_cpu_features(uint32_t words[RT_CPU_WORDS]);
 
 typedef struct {
   const char *cpu;                                 /* "x86-64-v3"; "native": the CPU that compiled it, and those with all of its features */
-  uint32_t level, needs[RT_CPU_WORDS];             /* needs: of native; else zeros */
+  uint32_t level, needs[RT_CPU_WORDS];             /* needs: all features of native; of a level with bf16, those beyond it */
   const rt_program *step, *predict;                /* step: NULL when it was compiled without --train */
 } rt_variant;
 
@@ -28,7 +29,7 @@ typedef struct {
   const rt_variant *variants;
   uint32_t n_state; const char *const *state;      /* names of the optimizer's state among the params */
 } rt_model;
-enum { RT_MODEL_VERSION = 2 };
+enum { RT_MODEL_VERSION = 3 };
 
 /* A model with its memory and threads. One thread at a time; several models may run at once. Parameters are zeros until they are loaded. */
 typedef struct rt_compiled rt_compiled;

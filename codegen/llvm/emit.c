@@ -30,6 +30,7 @@ static void scan(const lp_stmt *s, em_changes *c) {
       if (s->kind == LS_REDUCE) c->ops[s->local] = s->op;
     }
     if (s->kind == LS_STORE) c->stored |= em_bit(s->buffer);
+    if (s->kind == LS_TILES) c->stored |= em_bit(s->tiles->c);
     if (s->body) scan(s->body, c);
   }
 }
@@ -354,6 +355,7 @@ void em_statement(em *e, const lp_stmt *x) {
     break;
   }
   case LS_STORE: store(e, x); break;
+  case LS_TILES: em_tiles(e, x); break;
   case LS_PREFETCH: prefetch(e, x); break;
   case LS_IF: {
     if (em_is_vector(e, x->guard)) { em_bad(e, "an if on a vector", x->guard); return; }
@@ -420,7 +422,9 @@ static void body(em *e, const lp_kernel *k) {
   for (int i = 0; i < k->n_buffers; i++) {
     const lp_buffer *f = &k->buffers[i];
     em_val at_index = em_int(e->i64, (uint64_t)(f->scratch ? offset : i));
-    if (f->scratch) {
+    if (f->again) {
+      s->pointers[i] = s->pointers[f->again - 1];
+    } else if (f->scratch) {
       s->pointers[i] = LLVMBuildGEP2(e->b, e->i8, LLVMGetParam(e->function, 3), &at_index, 1, f->name ? f->name : "");
       offset += (f->count * (int64_t)tt_dtype_size(f->dtype) + 63) & ~(int64_t)63;
     } else {

@@ -74,6 +74,8 @@ void em_statement(em *e, const lp_stmt *x);                      /* emit.c */
 /* transpose.c: a load whose lanes are `stride` apart, from `first` on, together with its neighbours, which are kept; NULL: it has too few. */
 em_val em_load_column(em *e, lp_ref r, em_val first, int64_t stride, int level);
 const lp_stmt *em_store_columns(em *e, const lp_stmt *x);        /* x and more such stores behind it, if it has; gives the last of them, or NULL */
+void em_tiles(em *e, const lp_stmt *x);                          /* amx.c */
+em_val em_dot(em *e, em_val a, em_val b, em_val sum);            /* amx.c: LX_DOT */
 em_val em_place(em *e, int64_t buffer, lp_ref index);               /* the address of an affine index in lane 0 */
 void em_close_loop(em *e, em_loop *l, const LLVMBasicBlockRef from[2]);      /* carried multiples get their next values; at the end of the loop's body */
 em_val em_both(em *e, em_val a, em_val b);                       /* and; NULL is true */

@@ -513,6 +513,13 @@ em_val em_value(em *e, lp_ref r) {
   case LX_OP: v = operation(e, r); break;
   case LX_LOAD: v = load(e, r, level); break;
   case LX_PHILOX: v = random_bits(e, x); break;
+  case LX_DOT: {
+    bool vector = em_is_vector(e, r);
+    em_val a[3];
+    for (int i = 0; i < 3; i++) a[i] = vector ? em_wide(e, x->a[i]) : em_value(e, x->a[i]);
+    v = em_dot(e, a[0], a[1], a[2]);
+    break;
+  }
   case LX_FMA: {
     bool vector = em_is_vector(e, r);
     em_val a[3];

@@ -41,7 +41,9 @@ static tt_status no_memory(tt_error *err) { return tt_fail(err, TT_NO_MEMORY, "e
 static bool resolve(const cg_cpu *cpu, cg_cpu *to, char **name, char **features) {
   *to = *cpu;
   *name = *features = NULL;
-  if (cpu->name && strcmp(cpu->name, "native")) return true;
+  const char *more = strchr(cpu->name, '+');              /* a level and features; LLVM has a name for the level alone */
+  if (more && (*name = LLVMCreateMessage(cpu->name))) (*name)[more - cpu->name] = 0, to->name = *name;
+  if (strcmp(cpu->name, "native")) return !more || *name;
   to->name = *name = LLVMGetHostCPUName();
   to->features = *features = LLVMGetHostCPUFeatures();
   return *name && *features;

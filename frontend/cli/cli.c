@@ -99,12 +99,12 @@ bool cli_precision(const cli_args *a) {
 }
 
 bool cli_target(const cli_args *a) {
-  static const char *const backends[] = {"jit", "interp", NULL}, *const cpus[] = {"native", "x86-64-v2", "x86-64-v3", "x86-64-v4", NULL};
+  static const char *const backends[] = {"jit", "interp", NULL};
   const char *optimizers[32];
   int n = 0;
   for (const optim_info *o = optim_table; o->name && n < 31; o++) optimizers[n++] = o->name;
   optimizers[n] = NULL;
-  return cli_precision(a) && cli_choice(a, "backend", backends) && cli_choice(a, "cpu", cpus) && cli_choice(a, "optimizer", optimizers) && cli_passes(a, "skip", true);
+  return cli_precision(a) && cli_choice(a, "backend", backends) && cli_choice(a, "cpu", cg_cpu_names) && cli_choice(a, "optimizer", optimizers) && cli_passes(a, "skip", true);
 }
 
 int cli_fail(const tt_error *err) {

@@ -7,7 +7,7 @@
 const cli_option cli_compile_options[] = {
   {"train", NULL, "its training step too, not only prediction"},
   {"output", "DIR", "(-o DIR) folder for model.o, model.h, weights.safetensors and example.c"},
-  {"cpu", "NAME,...", "x86-64-v2, x86-64-v3, x86-64-v4, native (default), or several: the best that a CPU can run is taken at start"},
+  {"cpu", "NAME,...", "x86-64-v2, x86-64-v3, x86-64-v4, x86-64-v4+bf16, x86-64-v4+amx, native (default), or several: the best that a CPU can run is taken at start"},
   {"batch-size", "N", "default: the model's"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"weights", "FILE", "initial weights (safetensors; default: drawn from --seed)"},
@@ -22,7 +22,7 @@ const cli_option cli_compile_options[] = {
 
 /* "a,b" into names; how many, or -1 when it has said what is wrong. */
 static int read_cpus(const cli_args *a, char *text, size_t size, const char **names, int most) {
-  static const char *const known[] = {"native", "x86-64-v2", "x86-64-v3", "x86-64-v4", NULL};
+  const char *const *known = cg_cpu_names;
   snprintf(text, size, "%s", cli_get(a, "cpu", ""));
   int n = 0;
   for (char *rest = text, *word; (word = strsep(&rest, ","));) {

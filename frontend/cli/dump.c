@@ -47,14 +47,14 @@ int cli_dump(const cli_args *a) {
   bool train = cli_has(a, "train");
   cli_watch watch = cli_watch_new(a);
   cg_cpu cpu;
-  if (cg_cpu_get(cli_get(a, "cpu", NULL), &cpu, &err)) return cli_fail(&err);
+  if (cg_cpu_target(cli_get(a, "cpu", NULL), &cpu, &err)) return cli_fail(&err);      /* not to be run */
   tt_model *m = cli_model_new(a, info, &arg, &err);
   ir_graph *g = NULL, *out = NULL;
   char *text = NULL;
   if (m && tt_model_trace(m, TT_F32, &shape, true, train, &g, &err) == TT_OK) {
     const char *optimizer = cli_get(a, "optimizer", info->optimizer);
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                      .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
+                      .bf16 = cpu.bf16 || cpu.amx, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
     const ir_graph *shown = g;
     if (products_of(cli_products(a), &o, &err) && tuned_for(cli_get(a, "tuned", NULL), &cpu, &o.tunings, &err) == TT_OK && strcmp(stage, "trace") != 0 && pass_run(g, &out, NULL, machine ? NULL : stage, &o, cli_watch_pass, &watch, &err) == TT_OK) shown = out;
     if (!err.status) {

@@ -38,7 +38,7 @@ int cli_opt(const cli_args *a) {
   cg_cpu cpu;
   if (cg_cpu_get(NULL, &cpu, &err)) return cli_fail(&err);
   pass_options o = {.train = cli_has(a, "train"), .optimizer = cli_get(a, "optimizer", "sgd"), .hyper = cli_get(a, "hyper", NULL), .clip_norm = clip,
-                    .gradients = cli_has(a, "gradients"), .skip = cli_get(a, "skip", NULL), .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers};
+                    .gradients = cli_has(a, "gradients"), .skip = cli_get(a, "skip", NULL), .bf16 = cpu.bf16 || cpu.amx, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers};
   ir_graph *g = read_graph(a->words[0], &err), *out = NULL;
   const char *passes = cli_get(a, "passes", "");
   if (g && *passes && pass_run(g, &out, passes, NULL, &o, NULL, NULL, &err) == TT_OK) {
@@ -58,7 +58,7 @@ const cli_option cli_run_options[] = {
   {"output", "NAME=FILE.npy", "where an output goes; those without are printed"},
   {"backend", "jit|interp", "default jit"},
   {"threads", "N", "default: as many as this process may use"},
-  {"cpu", "NAME", "x86-64-v2, x86-64-v3, x86-64-v4 or native"},
+  {"cpu", "NAME", "x86-64-v2, x86-64-v3, x86-64-v4, x86-64-v4+bf16, x86-64-v4+amx or native"},
   {"skip", "a,b", "optional passes left out"},
   {NULL, NULL, NULL},
 };

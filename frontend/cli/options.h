@@ -7,7 +7,7 @@
 
 #define CLI_BACKEND {"backend", "jit|interp", "machine code, or plain C op by op (default jit)"}
 #define CLI_THREADS {"threads", "N", "default: TT_NUM_THREADS, else as many as this process may use"}
-#define CLI_CPU {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4 or native (default: TT_CPU, else native)"}
+#define CLI_CPU {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4, x86-64-v4+bf16, x86-64-v4+amx or native (default: TT_CPU, else native)"}
 #define CLI_TUNED {"tuned", "FILE", "plans that tinytorch tune measured, or none (default: the file that tune writes, where it is)"}
 #define CLI_PRODUCTS \
   {"dtype", "f32|bf16", "bf16: mixed precision, products of operands rounded to bf16; sums and weights stay f32"}, \

@@ -12,7 +12,7 @@
 #include "samples.h"
 
 const cli_option cli_selftest_options[] = {
-  {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4 or native"},
+  {"cpu", "NAME", "compile for x86-64-v2, x86-64-v3, x86-64-v4, x86-64-v4+bf16, x86-64-v4+amx or native"},
   {"op", "NAME", "this op only"},
   {"skip", "a,b", "optional passes left out"},
   {"threads", "N", "for the reference cases (default: as many as this process may use)"},

@@ -14,6 +14,13 @@ static const cg_cpu cpus[] = {
   {.name = "x86-64-v4", .level = 4, .vector_bytes = 64, .n_registers = 32, .fma = true, .avx2 = true, .avx512 = true, .masks = true, .l1d = 32768, .l2 = 1048576, .l3 = 8 << 20},
 };
 
+/* With instructions for products of bf16; caches so small that sums are cut, and those of a Sapphire Rapids. */
+static const cg_cpu bf16_cpus[] = {
+  {.name = "x86-64-v4+bf16", .features = "+avx512bf16", .level = 4, .vector_bytes = 64, .n_registers = 32, .fma = true, .avx2 = true, .avx512 = true, .bf16 = true, .masks = true, .l1d = 4096, .l2 = 32768, .l3 = 8 << 20},
+  {.name = "x86-64-v4+amx", .features = "+amx-tile,+amx-bf16", .level = 4, .vector_bytes = 64, .n_registers = 32, .fma = true, .avx2 = true, .avx512 = true, .amx = true, .masks = true, .l1d = 8192, .l2 = 65536, .l3 = 8 << 20},
+  {.name = "x86-64-v4+amx", .features = "+amx-tile,+amx-bf16", .level = 4, .vector_bytes = 64, .n_registers = 32, .fma = true, .avx2 = true, .avx512 = true, .amx = true, .masks = true, .l1d = 49152, .l2 = 2 << 20, .l3 = 8 << 20},
+};
+
 /* Small whole numbers: sums are exact in every type, so results must be equal. */
 static void *fill(const ir_graph *g, ir_ref r, uint32_t seed) {
   tt_shape s = ir_shape(g, r);
@@ -27,16 +34,16 @@ static void *fill(const ir_graph *g, ir_ref r, uint32_t seed) {
   return data;
 }
 
-static void check_kernel(ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const char *what) {
+static void check_kernel_on(const cg_cpu *list, size_t n_cpus, ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const char *what) {
   cr_assert_eq(g->error.status, TT_OK, "%s: %s", what, g->error.message);
   tt_error err = {0};
   void **values = calloc(g->n_nodes, sizeof *values);
   values[a] = fill(g, a, 7), values[b] = fill(g, b, 99);
   void *data_a = values[a], *data_b = values[b];
   cr_assert_eq(ir_eval(g, values, &err), TT_OK, "%s: %s", what, err.message);
-  for (size_t c = 0; c < sizeof cpus / sizeof *cpus; c++) {
+  for (size_t c = 0; c < n_cpus; c++) {
     ir_ref rows[16];
-    lp_kernel *k = cg_lower_contract(g, region, &cpus[c], rows, 16, &err);
+    lp_kernel *k = cg_lower_contract(g, region, &list[c], rows, 16, &err);
     cr_assert(k, "%s: %s", what, err.message);
     cr_assert(lp_check(k, &err), "%s: %s", what, err.message);
     void *buffers[16] = {0};
@@ -56,7 +63,7 @@ static void check_kernel(ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const
           fprintf(stderr, "%s", text);
           free(text);
         }
-        cr_assert_eq(got, want, "%s on %s: element %lld of %%%u is %g, not %g", what, cpus[c].name, (long long)j, rows[i], got, want);
+        cr_assert_eq(got, want, "%s on %s: element %lld of %%%u is %g, not %g", what, list[c].name, (long long)j, rows[i], got, want);
       }
       free(buffers[i]);
     }
@@ -66,6 +73,8 @@ static void check_kernel(ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const
   free(data_a), free(data_b);
   ir_graph_free(g);
 }
+
+static void check_kernel(ir_graph *g, ir_ref a, ir_ref b, uint32_t region, const char *what) { check_kernel_on(cpus, sizeof cpus / sizeof *cpus, g, a, b, region, what); }
 
 static tt_shape shape(int rank, const int64_t *dim) {
   tt_shape s = {.rank = rank};
@@ -124,6 +133,33 @@ Test(contract, matmul_packed) {
   matmul_case(TT_F32, 0, 2, 1060, 260, false, false, 1, true);           /* few rows: along those of b */
   matmul_case(TT_F32, 0, 1, 1060, 260, false, false, 2, false);
   matmul_chunks(TT_F32, 0, 50, 260, 64, false, false, 1, true, 4);
+}
+
+/* Operands in bf16, widened by the product's own kernel. dot and tiles: what the kernel is made of on CPUs that have the instructions. */
+static void bf16_case(int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, bool costly) {
+  char what[128];
+  snprintf(what, sizeof what, "bf16 matmul %lldx%lldx%lldx%lld ta=%d tb=%d", (long long)batch, (long long)m, (long long)n, (long long)k, ta, tb);
+  ir_graph *g = ir_graph_new("f");
+  ir_ref a = ir_input(g, "a", TT_BF16, SHAPE(batch, ta ? k : m, ta ? m : k)), b = ir_input(g, "b", TT_BF16, SHAPE(batch, tb ? n : k, tb ? k : n));
+  uint32_t region = g->at_region = ir_kernel_add(g, "k");
+  ir_ref r = ir_matmul(g, ir_cast(g, a, TT_F32), ir_cast(g, b, TT_F32), ta, tb, 1);
+  ir_output_add(g, "r", costly ? ir_ew1(g, IR_relu, ir_ew1(g, IR_floor, ir_ew1(g, IR_sin, ir_ew2(g, IR_mul, r, ir_scalar(g, TT_F32, 0))))) : ir_ew1(g, IR_relu, r));
+  ir_output_add(g, "low", ir_cast(g, r, TT_BF16));
+  tt_error err = {0};
+  ir_ref rows[16];
+  for (size_t i = 0; i < 3 && m >= 8 && n >= 8 && k > 0; i++) {
+    lp_kernel *loops = cg_lower_contract(g, region, &bf16_cpus[i], rows, 16, &err);
+    char *text = loops ? lp_print(loops) : NULL;
+    cr_assert(text && strstr(text, bf16_cpus[i].amx ? " dot(b" : " dot(load"), "%s on %s: %s", what, bf16_cpus[i].name, text ? text : err.message);
+    free(text), lp_free(loops);
+  }
+  check_kernel_on(bf16_cpus, 3, g, a, b, region, what);
+}
+
+Test(contract, matmul_bf16) {
+  static const int64_t sizes[][4] = {{1, 8, 8, 1}, {1, 64, 40, 24}, {2, 9, 33, 65}, {1, 70, 100, 31}, {1, 33, 16, 257}, {1, 15, 65, 600}, {3, 16, 17, 64}, {1, 4, 40, 20}, {1, 100, 1, 9}, {1, 129, 70, 128}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (int tr = 0; tr < 4; tr++) bf16_case(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], tr & 1, tr >> 1, i % 3 == 1);
 }
 
 typedef struct { int64_t n, g, c, o, size, kernel, stride, dilation, split; bool channels_last; int64_t x_dilation, lo, hi; } conv_case;
