@@ -241,6 +241,28 @@ Test(model, batches_of_any_size) {
 
 static void temporary(char *path, size_t size, const char *name) { snprintf(path, size, "%s/%s.%d.safetensors", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", name, (int)getpid()); }
 
+/* Mixed precision: what the interpreter means by it the JIT does, on weights that stay f32; f32 and six bf16 products are elsewhere and as near as rounding. */
+Test(model, products_of_bf16) {
+  tt_error err = {0};
+  tt_tensor *x = images(9), *y[4];
+  static const tt_model_options how[] = {{.seed = 3, .backend = "interp", .products = "bf16"}, {.seed = 3, .products = "bf16"}, {.seed = 3}, {.seed = 3, .products = "bf16x6"}};
+  for (int i = 0; i < 4; i++) {
+    tt_model *m = tt_model_new(small, NULL, &how[i], &err);
+    y[i] = predict(m, x);
+    cr_expect_eq(tt_tensor_dtype(y[i]), TT_F32);
+    cr_expect_eq(tt_tensor_dtype(rt_params_find(tt_model_params(m), "fc.weight")->tensor), TT_F32);
+    tt_model_free(m);
+  }
+  cr_expect(distance(y[0], y[1]) < 1e-5, "interpreter and JIT are %g apart", distance(y[0], y[1]));
+  cr_expect(distance(y[1], y[2]) > 1e-5 && distance(y[1], y[2]) < 0.05, "bf16 is %g from f32", distance(y[1], y[2]));
+  cr_expect(distance(y[2], y[3]) < 1e-5, "bf16x6 is %g from f32", distance(y[2], y[3]));
+  tt_model *m = tt_model_new(small, NULL, &(tt_model_options){.products = "f8"}, &err);
+  cr_expect_null(tt_predict(m, x, &err));
+  cr_expect(err.status == TT_INVALID && strstr(err.message, "bf16x6"), "%s", err.message);
+  for (int i = 0; i < 4; i++) tt_tensor_free(y[i]);
+  tt_tensor_free(x), tt_model_free(m);
+}
+
 Test(model, saved_and_loaded) {
   char path[300];
   tt_error err = {0};
