@@ -247,7 +247,7 @@ Test(model, products_of_bf16) {
   tt_tensor *x = images(9), *y[4];
   static const tt_model_options how[] = {{.seed = 3, .backend = "interp", .products = "bf16"}, {.seed = 3, .products = "bf16"}, {.seed = 3}, {.seed = 3, .products = "bf16x6"}};
   for (int i = 0; i < 4; i++) {
-    tt_model *m = tt_model_new(small, NULL, &how[i], &err);
+    tt_model *m = tt_model_new(wider, NULL, &how[i], &err);       /* nothing before its product, whose rounding a last bit could turn */
     y[i] = predict(m, x);
     cr_expect_eq(tt_tensor_dtype(y[i]), TT_F32);
     cr_expect_eq(tt_tensor_dtype(rt_params_find(tt_model_params(m), "fc.weight")->tensor), TT_F32);
