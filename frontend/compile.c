@@ -123,7 +123,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   }
   cg_llvm_early early = {0};
   if (!interp && (o->n_threads ? o->n_threads : cg_default_threads()) > 1) cg_llvm_begin(&early);
-  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "tidy" : NULL, &p, o->watch, o->user, err);
+  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "autocast" : NULL, &p, o->watch, o->user, err);
   if (p.tunings) c.tuned = p.tunings->used;
   if (status == TT_OK) {
     status = interp ? cg_interp(ready, &c, program, err) : cg_jit(ready, &c, program, err);
