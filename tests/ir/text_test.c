@@ -285,7 +285,7 @@ Test(text, every_stage) {
   while (pass_table[passes].name) passes++;
   check_bytes(g, NULL);
   pass_tunings *none = pass_tunings_new("any");         /* tune and recompute run too */
-  cr_assert_eq(pass_run(g, &out, NULL, NULL, &(pass_options){.train = true, .optimizer = "adam", .tunings = none, .memory_budget = 1 << 30, .vector_bytes = 32, .n_registers = 16}, check_stage, &stages, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(pass_run(g, &out, NULL, NULL, &(pass_options){.train = true, .optimizer = "adam", .tunings = none, .products = PASS_BF16, .memory_budget = 1 << 30, .vector_bytes = 32, .n_registers = 16}, check_stage, &stages, &err), TT_OK, "%s", err.message);
   cr_assert_eq(stages, passes + 1);
   pass_tunings_free(none);
   ir_graph_free(out);
