@@ -27,7 +27,7 @@ static tt_val formed(tt_val x, form f) {
 /* ---- layers of two values, and those that only a function gives, as functions of one ---- */
 
 static tt_val decoder(tt_val x, void *arg) {
-  return tt_transformer_decoder(x, tt_slice(x, 1, 0, 5, 1), "block", 3, 7, .norm_first = arg != NULL, .causal = true, .activation = TT_ACT_SILU, .dropout = 0.1, .drop_path = 0.1);
+  return tt_transformer_decoder(x, tt_slice(x, 1, 0, 5, 1), "block", 3, 7, .norm_first = arg != NULL, .causal = true, .activation = TT_ACT_SILU, .dropout = 0.1);
 }
 static tt_val cross_attention(tt_val x, void *arg) { return tt_multi_head_attention(x, tt_slice(x, 1, 3, TT_END, 1), "attend", 2, .no_bias = true); }
 static tt_val grouped_attention(tt_val x, void *arg) {
@@ -84,7 +84,7 @@ static const row rows[] = {
     LAYER(IMAGE, TT_GROUP_NORM(2)), LAYER(VECTOR, TT_GROUP_NORM(4, .eps = 1e-3)), LAYER(IMAGE, TT_INSTANCE_NORM), LAYER(SEQUENCE, TT_INSTANCE_NORM), LAYER(ROWS, TT_RMS_NORM(1)),
     LAYER(INDEX, TT_EMBEDDING(10, 5)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_SUM)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_MEAN)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_MAX)),
     LAYER(VECTOR, TT_PRELU(1)), LAYER(IMAGE, TT_PRELU(4)), LAYER(ROWS, TT_SWIGLU(9)), LAYER(ROWS, TT_SELF_ATTENTION(5)), LAYER(ROWS, TT_MULTI_HEAD_ATTENTION(3, .causal = true)),
-    LAYER(ROWS, TT_TRANSFORMER_ENCODER(2, 7)), LAYER(ROWS, TT_TRANSFORMER_ENCODER(3, 7, .norm_first = true, .causal = true, .activation = TT_ACT_GELU, .dropout = 0.1, .drop_path = 0.2, .no_bias = true)),
+    LAYER(ROWS, TT_TRANSFORMER_ENCODER(2, 7)), LAYER(ROWS, TT_TRANSFORMER_ENCODER(3, 7, .norm_first = true, .causal = true, .activation = TT_ACT_GELU, .dropout = 0.1, .no_bias = true)),
     CALL(ROWS, decoder, NULL), CALL(ROWS, decoder, "norm first"), CALL(ROWS, cross_attention, NULL), CALL(ROWS, grouped_attention, NULL), CALL(ROWS, rotary, NULL),
     LAYER(IMAGE, TT_PATCH_EMBEDDING(3, 5)), LAYER(IMAGE, TT_MAX_POOL2D(3, .stride = 2, .padding = 1)), LAYER(IMAGE, TT_AVG_POOL2D(2)), LAYER(IMAGE, TT_ADAPTIVE_AVG_POOL2D(4)),
     LAYER(IMAGE, TT_INTERPOLATE(4, 9, .mode = TT_BILINEAR)), LAYER(IMAGE, TT_INTERPOLATE(7, 5, .mode = TT_BICUBIC, .align_corners = true)), LAYER(IMAGE, TT_UPSAMPLE(2)),
@@ -300,8 +300,8 @@ static void optimizers(int part) {
       tt_model *m = model_of(&rows[i], NULL);
       tt_fit_result result;
       double before = 0, after = 0;
-      train(m, &rows[i], (tt_train_options){.optimizer = o->name, .lr = 0.01, .max_steps = 2}, &result);
-      cr_expect(isfinite(result.loss) && result.steps == 2, "%s with %s: %lld steps to loss %g", rows[i].name, o->name, (long long)result.steps, result.loss);
+      train(m, &rows[i], (tt_train_options){.optimizer = o->name, .lr = 0.01, .max_steps = 3}, &result);          /* an odd number: two of lion may cancel */
+      cr_expect(isfinite(result.loss) && result.steps == 3, "%s with %s: %lld steps to loss %g", rows[i].name, o->name, (long long)result.steps, result.loss);
       rt_param *head = rt_params_find(tt_model_params(m), "head.weight");
       tt_shape s = tt_tensor_shape(head->tensor);
       float *start = malloc((size_t)tt_shape_count(&s) * sizeof *start);
