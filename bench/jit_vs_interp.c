@@ -39,13 +39,13 @@ static bool bind_inputs(rt_instance *x, const rt_program *p, double lr, int64_t 
   return !err->status;
 }
 
-static bool side_make(side *s, const cli_args *a, const model_info *info, model_config *arg, const char *backend, const tt_shape *shape, tt_error *err) {
+static bool side_make(side *s, const cli_args *a, const model_info *info, model_config *arg, const char *backend, tt_dtype dtype, const tt_shape *shape, tt_error *err) {
   int64_t threads;
   if (!cli_int(a, "threads", 0, 0, &threads)) return false;
   tt_model_options mo = {.name = info->name, .seed = 1, .backend = backend, .cpu = cli_get(a, "cpu", NULL), .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
   tt_compile_options co = {.backend = backend, .cpu = mo.cpu, .skip = mo.skip, .train = true, .optimizer = info->optimizer, .hyper = info->hyper};
   s->model = tt_model_new(info->function, arg, &mo, err);
-  if (!s->model || tt_model_compile(s->model, TT_F32, shape, true, &co, &s->program, err) != TT_OK) return false;
+  if (!s->model || tt_model_compile(s->model, dtype, shape, true, &co, &s->program, err) != TT_OK) return false;
   rt_team *team = tt_model_team(s->model, err);
   s->run = team ? rt_instance_new(s->program, team, err) : NULL;
   return s->run && rt_params_bind(tt_model_params(s->model), s->run, err) == TT_OK && bind_inputs(s->run, s->program, info->lr, arg->classes, err);
@@ -57,35 +57,26 @@ static double step_ms(side *s, tt_error *err) {
   return 1e3 * (bench_now() - start);
 }
 
-/* Batch, image size and classes, from the options. */
-static bool workload(const cli_args *a, const model_info *info, model_config *arg, tt_shape *shape, tt_error *err) {
+/* Input and classes, from the options. */
+static bool workload(const cli_args *a, const model_info *info, model_config *arg, tt_dtype *dtype, tt_shape *shape, tt_error *err) {
   int64_t batch;
-  if (!cli_int(a, "batch-size", info->batch, 1, &batch)) return false;
-  *arg = (model_config){.classes = 10};
-  *shape = TT_SHAPE(batch, info->channels, info->size, info->size);
-  const char *what = cli_get(a, "data", NULL);
-  if (!what) return true;
-  tt_dataset *d = tt_dataset_open(what, false, err);
-  if (!d) return false;
-  *shape = TT_SHAPE(batch, d->channels, d->height, d->width);
-  arg->classes = d->n_classes;
-  tt_dataset_free(d);
-  return true;
+  return cli_int(a, "batch-size", info->batch, 1, &batch) && cli_input(a, info, batch, arg, dtype, shape, err);
 }
 
 static bool bench_model(const cli_args *a, const model_info *info, double seconds, json_t *rows, tt_error *err) {
   enum { MOST = 4000 };
   model_config arg;
+  tt_dtype dtype;
   tt_shape shape;
-  if (!workload(a, info, &arg, &shape, err)) return false;
+  if (!workload(a, info, &arg, &dtype, &shape, err)) return false;
   side jit = {0}, interp = {0};
   double *jit_ms = malloc(MOST * sizeof *jit_ms), *interp_ms = malloc(MOST * sizeof *interp_ms), flops = 0, compile = bench_now();
   int n_jit = 0, n_interp = 0;
-  bool ok = jit_ms && interp_ms && side_make(&jit, a, info, &arg, "jit", &shape, err);
+  bool ok = jit_ms && interp_ms && side_make(&jit, a, info, &arg, "jit", dtype, &shape, err);
   compile = 1e3 * (bench_now() - compile);
-  ok = ok && side_make(&interp, a, info, &arg, "interp", &shape, err);
+  ok = ok && side_make(&interp, a, info, &arg, "interp", dtype, &shape, err);
   ir_graph *g = NULL;
-  if (ok && tt_model_trace(jit.model, TT_F32, &shape, true, false, &g, err) == TT_OK) flops = bench_train_flops(g);
+  if (ok && tt_model_trace(jit.model, dtype, &shape, true, false, &g, err) == TT_OK) flops = bench_train_flops(g);
   ir_graph_free(g);
   double peak = 0, start = bench_now();
   rt_team *team = ok ? tt_model_team(jit.model, err) : NULL;
@@ -126,10 +117,11 @@ static int slowest_first(const void *a, const void *b) {
 static bool bench_kernels(const cli_args *a, const model_info *info, tt_error *err) {
   enum { RUNS = 21 };
   model_config arg;
+  tt_dtype dtype;
   tt_shape shape;
   side jit = {0};
-  if (!workload(a, info, &arg, &shape, err)) return false;
-  bool ok = side_make(&jit, a, info, &arg, "jit", &shape, err);
+  if (!workload(a, info, &arg, &dtype, &shape, err)) return false;
+  bool ok = side_make(&jit, a, info, &arg, "jit", dtype, &shape, err);
   uint32_t n = ok ? jit.program->n_steps : 0;
   double *seconds = malloc((n + 1) * RUNS * sizeof *seconds), all = 0;
   kernel_time *times = calloc(n + 1, sizeof *times);

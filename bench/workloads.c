@@ -231,6 +231,12 @@ static void trace_mlp(tt_trace *t, const bench_workload *w) { network(t, w, mode
 static void trace_cnn(tt_trace *t, const bench_workload *w) { network(t, w, model_cnn, 10, TT_SHAPE(1, 3, 32, 32)); }
 static void trace_resnet20(tt_trace *t, const bench_workload *w) { network(t, w, model_resnet20, 10, TT_SHAPE(1, 3, 32, 32)); }
 static void trace_vit(tt_trace *t, const bench_workload *w) { network(t, w, model_vit, 10, TT_SHAPE(1, 3, 32, 32)); }
+static void trace_gpt(tt_trace *t, const bench_workload *w) {
+  tt_shape s = TT_SHAPE(w->size[0], GPT_T);
+  tt_val out = model_gpt(tt_input(t, "x", TT_I32, s), &(model_config){.classes = GPT_V});
+  if (strcmp(w->family->kind, "train")) tt_output(t, "logits", out);
+  else tt_output(t, "loss", tt_cross_entropy(tt_reshape(out, TT_SHAPE(-1, GPT_V)), tt_flatten(tt_input(t, "y", TT_I32, s), 0)));
+}
 static void trace_tiny(tt_trace *t, const bench_workload *w) { network(t, w, tiny, 4, TT_SHAPE(1, 8)); }
 
 /* -- The table ------------------------------------------------------------------------------------------------------------------ */
@@ -247,14 +253,14 @@ const bench_family bench_families[] = {
   {"train", "cnn", "bN", train_cnn, 0, TRAIN_IMAGE_PEERS, trace_cnn, "momentum=0.9"},
   {"train", "resnet20", "bN", train_resnet20, 0, TRAIN_IMAGE_PEERS, trace_resnet20, "momentum=0.9, weight_decay=1e-4"},
   {"train", "vit", "bN", train_vit, 0, TRAIN_PEERS, trace_vit, "beta2=0.95, weight_decay=0.1", "adamw"},
-  {"train", "gpt", "bN", train_gpt, 0, TRAIN_PEERS, NULL},
+  {"train", "gpt", "bN", train_gpt, 0, TRAIN_PEERS, trace_gpt, "beta2=0.95, weight_decay=0.1", "adamw"},
   {"train", "tiny", "bN", train_tiny, 0, NULL, trace_tiny, "momentum=0.9"},
   {"train", "blocks", "bN_L", train_blocks, 0, NULL, trace_blocks, "momentum=0.9"},
   {"infer", "mlp", "bN", infer_mlp, 0, INFER_PEERS, trace_mlp},
   {"infer", "cnn", "bN", infer_cnn, 0, INFER_IMAGE_PEERS, trace_cnn},
   {"infer", "resnet20", "bN", infer_resnet20, 0, INFER_IMAGE_PEERS, trace_resnet20},
   {"infer", "vit", "bN", infer_vit, 0, INFER_PEERS, trace_vit},
-  {"infer", "gpt", "bN", infer_gpt, 0, INFER_PEERS, NULL},
+  {"infer", "gpt", "bN", infer_gpt, 0, INFER_PEERS, trace_gpt},
   {"op", "matmul", "MxNxK", matmul, 0, PRODUCT_PEERS, trace_matmul},
   {"op", "matmul_nt", "MxNxK", matmul, 0, "torch jax", trace_matmul_nt},
   {"op", "matmul_tn", "MxNxK", matmul, 0, "torch jax", trace_matmul_tn},

@@ -84,7 +84,7 @@ static bool is_op(const lp_kernel *k, lp_ref e, ir_op op, lp_ref *x, int64_t *by
   return true;
 }
 
-/* x%c*b + x/c*(b*c) -> x*b. A remainder stands only on numbers known to be >= 0 here; it may be written of another number than the
+/* x%c*b + x/c*(b*c) -> x*b, and x%c*b + x/c%d*(b*c) -> x%(c*d)*b. A remainder stands only on numbers known to be >= 0 here; it may be written of another number than the
  * quotient is, one that has the same remainder. */
 static bool sum_join(lp_kernel *k, sum *s) {
   for (int i = 0; i < s->n; i++) {
@@ -94,6 +94,13 @@ static bool sum_join(lp_kernel *k, sum *s) {
     lp_ref quotient = lp_div(k, x, c);
     for (int j = 0; j < s->n; j++) {
       if (s->t[j].by != wrap_mul(by, c)) continue;
+      if (is_op(k, s->t[j].term, IR_fmod, &y, &d) && d > 0 && y == quotient && !__builtin_mul_overflow(c, d, &d)) {
+        lp_ref upper = s->t[j].term;
+        sum_term(s, s->t[i].term, wrap_mul(by, -1));
+        sum_term(s, upper, wrap_mul(wrap_mul(by, c), -1));
+        sum_add(k, s, lp_mod(k, x, d), by);
+        return true;
+      }
       bool other = s->t[j].term != quotient && is_op(k, s->t[j].term, IR_div, &y, &d) && d == c && lp_fact_of(k, y)->lo >= 0 && lp_mod(k, y, c) == s->t[i].term;
       if (other) x = y, quotient = s->t[j].term;
       if (s->t[j].term != quotient) continue;

@@ -180,6 +180,18 @@ static tt_val correct(tt_val prediction, tt_val y) {
   return tt_sum(tt_cast(tt_eq(tt_argmax(prediction, 1, false), tt_cast(y, TT_I64)), TT_I64), TT_ALL, false);
 }
 
+/* Of x: integers [B,T], the prediction is [B,T,classes] and y [B,T]: the mean over all labels but -1. */
+static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, bool labels) {
+  tt_val out = m->function(x, m->arg), y = labels ? tt_input(t, "y", TT_I32, tt_shape_of(x)) : x;
+  if (!labels) tt_output(t, "logits", out);
+  else if (m->loss) tt_output(t, "loss", m->loss(out, y, m->arg));
+  else {
+    tt_scope_push(x, "loss");
+    tt_output(t, "loss", tt_cross_entropy(tt_reshape(out, TT_SHAPE(-1, tt_dim(out, -1))), tt_flatten(y, 0), .ignoring = true, .ignore_index = -1));
+    tt_scope_pop(x);
+  }
+}
+
 static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool labels, bool training) {
   tt_val out = m->function(x, m->arg), loss = {0};
   if (labels && m->loss) loss = m->loss(out, y, m->arg);
@@ -221,8 +233,10 @@ tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool la
   tt_trace *t = tt_trace_new(m->name, training);
   if (!t) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a trace\n  at the trace of %s\n  fix: free memory", m->name);
   tt_val in = tt_input(t, "x", dtype, *x), y = {0};
-  if (labels && x->rank) y = tt_input(t, "y", TT_I32, TT_SHAPE(x->dim[0]));
-  trace_outputs(m, t, in, y, labels, training);
+  bool tokens = x->rank == 2 && tt_dtype_in(dtype, TT_INT);
+  if (labels && x->rank && !tokens) y = tt_input(t, "y", TT_I32, TT_SHAPE(x->dim[0]));
+  if (tokens) trace_tokens(m, t, in, labels);
+  else trace_outputs(m, t, in, y, labels, training);
   tt_status status = tt_trace_finish(t, graph, err);
   if (status == TT_OK) status = join(m, t, err);
   if (status == TT_OK) status = take_warnings(m, t, err);

@@ -191,7 +191,8 @@ TT_API tt_status tt_model_load(tt_model *m, const char *path, tt_error *err);
 TT_API tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err);
 TT_API rt_params *tt_model_params(tt_model *m);           /* borrowed; filled by the first trace */
 TT_API rt_team *tt_model_team(tt_model *m, tt_error *err);
-/* A graph of the model for x of that type and shape, and, with `labels`, y: i32[B] and its loss.
+/* A graph of the model for x of that type and shape, and, with `labels`, y: i32[B] and its loss. For integers x [B,T] the prediction is [B,T,classes], y is i32[B,T], and the
+ * loss is the mean over the labels that are not -1; with labels, loss is then the only output.
  * training: outputs loss, and correct: i64[] when the prediction is [B, classes]. Else outputs logits, and loss with labels.
  * Its parameters join the model's with their initial values. warnings: joined into the model's list. */
 TT_API tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, bool training, struct ir_graph **graph, tt_error *err);

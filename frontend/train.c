@@ -5,8 +5,9 @@
 typedef struct { tt_dataset *train, *test; rt_program *step, *collect, *eval; } parts;
 
 static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, const tt_compile_options *o, rt_program **p, tt_error *err) {
-  tt_shape s = TT_SHAPE(batch, d->channels, d->height, d->width);
-  return tt_model_compile(m, TT_F32, &s, true, o, p, err);
+  tt_dtype dtype;
+  tt_shape s = tt_dataset_shape(d, batch, &dtype);
+  return tt_model_compile(m, dtype, &s, true, o, p, err);
 }
 
 typedef struct { char *text; size_t size, used; } config_writer;
@@ -37,6 +38,7 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   if (o->ema != 0) put(&w, " ema=%.17g", o->ema);
   put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
   if (to.products && strcmp(to.products, "f32")) put(&w, " products=%s", to.products);
+  if (f->train->tokens) put(&w, " context=%lld tokens=%lld masked=%.17g", (long long)f->train->context, (long long)f->train->n_classes, f->train->masked);
   if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
   if (rt_schedule_wants_total(&f->schedule)) put(&w, " total=%lld", (long long)f->schedule.total);
   if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);
@@ -57,7 +59,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
                       .averages = o->ema > 0, .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
   if (f.train->n < batch)
-    return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld images to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n);
+    return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld %s to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n, tt_dataset_samples(f.train));
   f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed,
                                  .n_threads = 1};
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each / accumulate * f.epochs;

@@ -57,8 +57,15 @@ static double sample_loss(const tt_tensor *logits, int64_t i, int64_t label, boo
   return largest + log(sum) - own;
 }
 
+static int64_t counted(const int32_t *labels, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i++) count += labels[i] >= 0;
+  return count;
+}
+
 tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err) {
   double sum = 0;
+  int64_t n_losses = 0;                                  /* samples; of a text, the labels that count */
   int x = rt_slot_find(rt_instance_program(e->run), "x"), y = rt_slot_find(rt_instance_program(e->run), "y");
   *r = (tt_eval_result){0};
   tt_loader_seek(e->loader, 0, 0);
@@ -76,11 +83,13 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
       if (e->logits) sum += loss;
       r->correct += right;
     }
-    if (!e->logits) sum += tt_tensor_at(e->loss, (int64_t[TT_MAX_RANK]){0}) * (double)batch.count;
+    int64_t weight = e->test->tokens ? counted(labels, batch.count * e->test->context) : batch.count;
+    if (!e->logits && weight) sum += tt_tensor_at(e->loss, (int64_t[TT_MAX_RANK]){0}) * (double)weight;
     r->samples += batch.count;
+    n_losses += weight;
     if (stop && *stop) return tt_fail(err, TT_INTERRUPTED, "error: stopped\n  at an evaluation, after %lld of %lld samples\n  fix: run it again to measure", (long long)r->samples, (long long)e->test->n);
   }
-  r->loss = sum / (double)r->samples;
+  r->loss = sum / (double)n_losses;
   r->accuracy = e->scores ? (double)r->correct / (double)r->samples : NAN;
   return TT_OK;
 }

@@ -124,9 +124,33 @@ typedef struct {
   int64_t n, channels, height, width, n_classes;
   const uint8_t *pixels, *labels;
   float mean[4], std[4];           /* of each channel, of pixels scaled to 0..1, over the training part */
+  const int32_t *tokens;           /* of a text (data/text.c), instead of images: n windows of `context` tokens, n_classes different ones */
+  int64_t n_tokens, context;
+  double masked;                   /* > 0: the share of tokens that is to be guessed; the others have the label -1. The last class stands for what is hidden */
 } tt_dataset;
 TT_API tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err);
 TT_API void tt_dataset_free(tt_dataset *d);
+/* data/tokenizer.c: texts as numbers 0 .. size-1, and back. tokens: "char" (also NULL): one for each character of the text; "bpe:N": byte pairs (Sennrich et al. 2016, over
+ * bytes as in Radford et al. 2019) until there are N tokens, N >= 256, of which the text may have fewer. */
+typedef struct tt_tokenizer tt_tokenizer;
+TT_API tt_tokenizer *tt_tokenizer_train(const void *text, size_t bytes, const char *tokens, tt_error *err);
+TT_API void tt_tokenizer_free(tt_tokenizer *t);
+/* data/tokenizer_file.c: GPT-2's vocab.json and merges.txt in a folder, which save makes. */
+TT_API tt_tokenizer *tt_tokenizer_load(const char *dir, tt_error *err);
+TT_API tt_status tt_tokenizer_save(const tt_tokenizer *t, const char *dir, tt_error *err);
+TT_API tt_tokenizer *tt_tokenizer_parse(const char *name, const void *vocab, size_t vocab_bytes, const void *merges, size_t merges_bytes, tt_error *err);
+TT_API int64_t tt_tokenizer_size(const tt_tokenizer *t);
+/* *ids: malloc'ed. A tokenizer with all 256 bytes encodes any bytes; one of characters none but those that it was made of. */
+TT_API tt_status tt_tokenizer_encode(const tt_tokenizer *t, const void *text, size_t bytes, int32_t **ids, int64_t *n, tt_error *err);
+TT_API const char *tt_tokenizer_token(const tt_tokenizer *t, int64_t id, size_t *bytes);   /* what it stands for, not ended by a zero; "" for no token */
+/* data/text.c: a text as two data sets. what: a file, whose last tenth is to validate on; a folder with train.txt and val.txt; or "sentences:COUNT", drawn. *tokenizer:
+ * the one to use, or NULL, then one is made, which is the caller's. */
+typedef struct { const char *tokens; int64_t context; double masked; } tt_text_options;     /* context 0: 256; masked: as in tt_dataset */
+TT_API tt_status tt_text_open(const char *what, const tt_text_options *o, tt_tokenizer **tokenizer, tt_dataset **train, tt_dataset **test, tt_error *err);
+void rt_text_window(const tt_dataset *d, uint64_t seed, bool shuffle, int64_t epoch, int64_t place, int64_t sample, int32_t *x, int32_t *y);
+/* The shape of a batch as models take it, and its type: images f32 [batch,C,H,W], windows of a text i32 [batch,context]. */
+TT_API tt_shape tt_dataset_shape(const tt_dataset *d, int64_t batch, tt_dtype *dtype);
+TT_API const char *tt_dataset_samples(const tt_dataset *d);                                /* what they are called: "images", "sequences" */
 /* What the readers below give: malloc'ed, all of n checked. */
 typedef struct { int64_t n, channels, height, width; uint8_t *pixels, *labels; } rt_images;
 /* data/idx.c, data/cifar.c, data/shapes.c. On failure images is empty. */
@@ -145,9 +169,9 @@ typedef struct {
   uint64_t seed;
   int n_threads;
   bool flatten;                    /* x as [batch, C*H*W] */
-} tt_loader_options;
+} tt_loader_options;                 /* of a text, flip, crop and flatten mean nothing; what fills up its last batch has labels -1 */
 typedef struct tt_loader tt_loader;
-typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;   /* x f32 [B,C,H,W], y i32 [B]; borrowed until the next call */
+typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;   /* x f32 [B,C,H,W], y i32 [B]; of a text both i32 [B,context]; borrowed until the next call */
 TT_API tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_error *err);
 TT_API void tt_loader_free(tt_loader *l);
 TT_API int64_t tt_loader_batches(const tt_loader *l);                                      /* of an epoch */

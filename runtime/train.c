@@ -150,8 +150,8 @@ static void report_progress(fit *f) {
   bar[WIDTH] = 0;
   percent_text(accuracy, sizeof accuracy, "accuracy", f->r->train_accuracy);
   int64_t left = f->steps_done ? (int64_t)((double)(total - f->at.step) * f->r->seconds / (double)f->steps_done) : 0;
-  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 " [%s] %3d%%  loss %.4f%s  %.0f images/s  %" PRId64 ":%02d left", f->at.epoch + 1, f->o->epochs, bar, (int)(100 * f->at.batch / n), f->r->loss, accuracy,
-           f->r->samples_per_second, left / 60, (int)(left % 60));
+  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 " [%s] %3d%%  loss %.4f%s  %.0f %s/s  %" PRId64 ":%02d left", f->at.epoch + 1, f->o->epochs, bar, (int)(100 * f->at.batch / n), f->r->loss, accuracy,
+           f->r->samples_per_second, tt_dataset_samples(f->o->train), left / 60, (int)(left % 60));
   f->o->report(f->o->user, line, true);
 }
 
@@ -172,7 +172,7 @@ static tt_status measure(fit *f, double seconds) {
   percent_text(train, sizeof train, "accuracy", f->r->train_accuracy);
   int n = f->eval ? snprintf(test, sizeof test, "  test loss %.4f", f->r->test_loss) : 0;
   if (f->eval) percent_text(test + n, sizeof test - (size_t)n, "accuracy", f->r->test_accuracy);
-  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 "  loss %.4f%s%s  %.0f images/s  %.1f s", f->at.epoch + (f->at.batch > 0), f->o->epochs, f->r->loss, train, test, f->r->samples_per_second, seconds);
+  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 "  loss %.4f%s%s  %.0f %s/s  %.1f s", f->at.epoch + (f->at.batch > 0), f->o->epochs, f->r->loss, train, test, f->r->samples_per_second, tt_dataset_samples(f->o->train), seconds);
   f->o->report(f->o->user, line, false);
   return TT_OK;
 }

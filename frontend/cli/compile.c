@@ -55,15 +55,16 @@ int cli_compile(const cli_args *a) {
   if (!cli_choice(a, "optimizer", names) || !cli_precision(a) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
       !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "clip-norm", 0, &clip) || !cli_double(a, "lr", info->lr, &lr)) return 2;
   model_config arg;
+  tt_dtype dtype;
   tt_shape shape;
-  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
+  if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
   cli_watch watch = cli_watch_new(a);
   tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                           .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
   tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads}, &err);
   const char *weights = cli_get(a, "weights", NULL);
   if (m && weights) tt_model_load(m, weights, &err);
-  if (m && !err.status && tt_model_export(m, TT_F32, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
+  if (m && !err.status && tt_model_export(m, dtype, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
     printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);
   if (m) cli_warnings(m);
   tt_model_free(m);

@@ -14,14 +14,18 @@
   {"matmul-precision", "f32|bf16x6", "bf16x6: f32 products as six bf16 ones each, as exact; for CPUs with AMX"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
-#define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files)"}
+#define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files); for models of text: a file, a folder with train.txt and val.txt, or sentences:COUNT (drawn)"}
+#define CLI_TOKENS {"tokens", "char|bpe:N|DIR", "of a text: its characters (default), N byte pairs learned from it, or a folder with vocab.json and merges.txt"}
 
 /* A row of the table of models, or NULL after saying which names are valid. */
 const model_info *cli_model(const char *name);
-/* The model for images of that size, as the options ask. shape gets its input for a batch. arg must outlive the model. NULL: err, or (when err is
- * not set) a wrong option has been reported already. */
-/* The shape of a batch of images and the number of classes: of --data, else the model's usual ones. */
-bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err);
+/* What --data names, as the model takes it. train false: the part to test on alone, of images. */
+typedef struct { tt_dataset *train, *test; tt_tokenizer *tokenizer; } cli_data;
+bool cli_data_open(const cli_args *a, const model_info *info, bool train, cli_data *d, tt_error *err);
+void cli_data_free(cli_data *d);
+/* The type and shape of a batch and the number of classes: of --data, else the model's usual ones. */
+bool cli_input(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_dtype *dtype, tt_shape *shape, tt_error *err);
+/* The model, as the options ask. arg must outlive it. NULL: err, or (when err is not set) a wrong option has been reported already. */
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
 const char *cli_products(const cli_args *a);      /* what --dtype and --matmul-precision say, as in tt_compile_options */
 void cli_warnings(const tt_model *m);       /* printed on stderr */

@@ -239,7 +239,8 @@ int cli_plan(const cli_args *a) {
   model_config arg;
   tt_shape shape;
   const char *svg = cli_get(a, "svg", NULL);
-  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
+  tt_dtype dtype;
+  if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
   const char *optimizer = cli_get(a, "optimizer", info->optimizer);
   keeper kept = {0};
   tt_compile_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
@@ -249,7 +250,7 @@ int cli_plan(const cli_args *a) {
   rt_program *program = NULL;
   rt_team *team = m ? tt_model_team(m, &err) : NULL;
   pass_plan *p = NULL;
-  bool ok = team && tt_model_compile(m, TT_F32, &shape, train, &o, &program, &err) == TT_OK;
+  bool ok = team && tt_model_compile(m, dtype, &shape, train, &o, &program, &err) == TT_OK;
   if (ok && kept.placed) p = pass_plan_of(kept.placed, &err);
   if (ok && p) {
     view w = {kept.placed, p};

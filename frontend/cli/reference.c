@@ -11,7 +11,7 @@
 
 #include "../../ir/ir.h"
 #include "../../passes/passes.h"
-#include "../models/models.h"
+#include "../models/gpt.h"
 
 typedef struct { const char *backend, *cpu; tt_dtype real; double op, model, optimizer; } mode;
 static const mode modes[] = {{"interp", NULL, TT_F64, 1e-9, 1e-7, 1e-9}, {"jit", NULL, TT_F32, 1e-4, 2e-3, 1e-4}, {"jit", NULL, TT_F64, 1e-9, 1e-7, 1e-9}};
@@ -314,11 +314,7 @@ static tt_val resnet(tt_val x, tt_dtype real) {
 static tt_val vit(tt_val x, tt_dtype real) { return model_vit_of(x, &(vit_config){.patch = 8, .width = 12, .depth = 2, .heads = 2, .head = 6, .classes = 10}); }
 
 static tt_val gpt(tt_val tokens, tt_dtype real) {
-  tt_val wte = tt_param_typed(tokens.trace, "wte.weight", real, TT_SHAPE(19, 12), tt_init_zeros(), TT_TRAINED);
-  tt_val wpe = tt_param_typed(tokens.trace, "wpe.weight", real, TT_SHAPE(11, 12), tt_init_zeros(), TT_TRAINED), none = {0};
-  tt_val x = tt_add(tt_f_embedding(tokens, wte), wpe);
-  x = model_transformer(x, 2, 3, true, true);
-  return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
+  return gpt_forward(tokens, &(gpt_config){.layers = 2, .heads = 3, .channels = 12, .context = 11, .vocabulary = 19, .real = real});
 }
 
 static bool add_params(job *j, const ir_graph *g, rt_params *params) {

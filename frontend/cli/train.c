@@ -1,5 +1,6 @@
 /* train.c: the commands train and eval. */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 #include "watch.h"
 
 const cli_option cli_train_options[] = {
-  CLI_DATA,
+  CLI_DATA, CLI_TOKENS,
   {"epochs", "N", "passes over the training part (default 10)"},
   {"max-steps", "N", "stop after so many steps"},
   {"batch-size", "N", "default: the model's"},
@@ -45,7 +46,7 @@ const cli_option cli_train_options[] = {
 };
 
 const cli_option cli_eval_options[] = {
-  CLI_DATA,
+  CLI_DATA, CLI_TOKENS,
   {"batch-size", "N", "default 64"},
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
@@ -72,18 +73,6 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
 }
 
 const char *cli_products(const cli_args *a) { return strcmp(cli_get(a, "dtype", "f32"), "bf16") ? cli_get(a, "matmul-precision", NULL) : "bf16"; }
-
-bool cli_image(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_shape *shape, tt_error *err) {
-  const char *what = cli_get(a, "data", NULL);
-  *arg = (model_config){.classes = 10};
-  *shape = TT_SHAPE(batch, info->channels, info->size, info->size);
-  if (!what) return true;
-  tt_dataset *d = tt_dataset_open(what, false, err);
-  if (!d) return false;
-  *shape = TT_SHAPE(batch, d->channels, d->height, d->width), arg->classes = d->n_classes;
-  tt_dataset_free(d);
-  return true;
-}
 
 void cli_warnings(const tt_model *m) {
   const char *text;
@@ -129,8 +118,7 @@ int cli_train(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  const char *what = cli_get(a, "data", NULL);
-  if (!what) return cli_usage(a, "--data is missing");
+  if (!cli_has(a, "data") && !info->demo) return cli_usage(a, "--data is missing");
   int64_t epochs, max_steps, batch, warmup, step_size, restart_factor, milestones[TT_MILESTONES] = {0}, crop, every, seed, budget, accumulate, patience;
   double lr, gamma, power, clip, ema;
   tt_param_group groups[8] = {0};
@@ -153,25 +141,18 @@ int cli_train(const cli_args *a) {
   if (save && !can_write(save, &err)) return cli_fail(&err);
   if (cli_has(a, "resume") && !cli_has(a, "checkpoint")) return cli_usage(a, "--resume goes with --checkpoint DIR");
 
-  tt_dataset *train = tt_dataset_open(what, true, &err), *test = train ? tt_dataset_open(what, false, &err) : NULL;
-  if (!test) {
-    tt_dataset_free(train);
-    return cli_fail(&err);
-  }
-  model_config arg = {.classes = train->n_classes};
+  cli_data data;
+  if (!cli_data_open(a, info, true, &data, &err)) return cli_fail(&err);
+  model_config arg = {.classes = data.train->n_classes};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (!m && !err.status) {
-    tt_dataset_free(train);
-    tt_dataset_free(test);
-    return 2;
-  }
+  if (!m && !err.status) return cli_data_free(&data), 2;
   tt_fit_result result = {0};
   if (m) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */
     sigaction(SIGINT, &action, &before);
     cli_watch watch = cli_watch_new(a);
     tt_train_options o = {
-      .train = train, .test = test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
+      .train = data.train, .test = data.test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
       .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
@@ -181,17 +162,20 @@ int cli_train(const cli_args *a) {
     tt_status status = tt_train(m, &o, &result, &err);
     sigaction(SIGINT, &before, NULL);
     cli_warnings(m);
-    if (status == TT_OK)
-      printf("%s: %lld steps in %.1f s (%.0f images/s), loss %.4f, test accuracy %.2f%%\n", info->name, (long long)result.steps, result.seconds,
-             result.samples_per_second, result.loss, 100 * result.test_accuracy);
+    const char *folder = cli_get(a, "checkpoint", NULL);
+    if (folder && data.tokenizer && (status == TT_OK || status == TT_INTERRUPTED)) tt_tokenizer_save(data.tokenizer, folder, &err);
+    if (status == TT_OK) {
+      printf("%s: %lld steps in %.1f s (%.0f %s/s), loss %.4f, ", info->name, (long long)result.steps, result.seconds, result.samples_per_second, tt_dataset_samples(data.train), result.loss);
+      if (info->context) printf("test loss %.4f, perplexity %.2f\n", result.test_loss, exp(result.test_loss));
+      else printf("test accuracy %.2f%%\n", 100 * result.test_accuracy);
+    }
     if ((status == TT_OK || (status == TT_INTERRUPTED && result.steps > 0)) && save) {      /* while compiling, nothing has been trained */
       tt_error save_err = {0};
       if (tt_model_save(m, save, &save_err) != TT_OK) err = save_err;
     }
   }
   tt_model_free(m);
-  tt_dataset_free(train);
-  tt_dataset_free(test);
+  cli_data_free(&data);
   if (err.status == TT_INTERRUPTED) {
     fprintf(stderr, "%s\n", err.message);
     return 130;
@@ -204,23 +188,21 @@ int cli_eval(const cli_args *a) {
   if (a->n_words != 2) return cli_usage(a, "a model and a file of weights");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  const char *what = cli_get(a, "data", NULL);
-  if (!what) return cli_usage(a, "--data is missing");
+  if (!cli_has(a, "data") && !info->demo) return cli_usage(a, "--data is missing");
   int64_t batch;
   if (!cli_target(a) || !cli_int(a, "batch-size", 64, 1, &batch)) return 2;
-  tt_dataset *test = tt_dataset_open(what, false, &err);
-  if (!test) return cli_fail(&err);
-  model_config arg = {.classes = test->n_classes};
+  cli_data data;
+  if (!cli_data_open(a, info, false, &data, &err)) return cli_fail(&err);
+  model_config arg = {.classes = data.test->n_classes};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (!m && !err.status) {
-    tt_dataset_free(test);
-    return 2;
-  }
+  if (!m && !err.status) return cli_data_free(&data), 2;
   tt_eval_result r;
-  if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, test, batch, &r, &err) == TT_OK)
-    printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)\n", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
+  if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, data.test, batch, &r, &err) == TT_OK) {
+    if (info->context) printf("%s: loss %.4f, perplexity %.2f over %lld sequences\n", info->name, r.loss, exp(r.loss), (long long)r.samples);
+    else printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)\n", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
+  }
   if (m) cli_warnings(m);
   tt_model_free(m);
-  tt_dataset_free(test);
+  cli_data_free(&data);
   return err.status ? cli_fail(&err) : 0;
 }

@@ -336,8 +336,9 @@ int cli_tune(const cli_args *a) {
   if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_double(a, "minutes", 5, &minutes)) return 2;
   if (minutes <= 0) return cli_usage(a, "--minutes must be more than 0");
   model_config arg;
+  tt_dtype dtype;
   tt_shape shape;
-  if (!cli_image(a, info, batch, &arg, &shape, &err)) return cli_fail(&err);
+  if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
   bool train = cli_has(a, "train");
   char path[4096], cpu[64];
   const char *optimizer = cli_get(a, "optimizer", info->optimizer), *out = cli_get(a, "out", NULL);
@@ -352,7 +353,7 @@ int cli_tune(const cli_args *a) {
   ir_graph *g = NULL, *scheduled = NULL;
   setenv("TT_CACHE", "0", 1);                            /* hundreds of kernels that nobody will want again */
   signal(SIGINT, on_interrupt);
-  bool ok = m && tuned_read(keep, out, true, &err) == TT_OK && tt_model_trace(m, TT_F32, &shape, train, train, &g, &err) == TT_OK &&
+  bool ok = m && tuned_read(keep, out, true, &err) == TT_OK && tt_model_trace(m, dtype, &shape, train, train, &g, &err) == TT_OK &&
             pass_run(g, &scheduled, NULL, "schedule", &u.passes, NULL, NULL, &err) == TT_OK && (u.team = tt_model_team(m, &err));
   u.g = scheduled;
   if (ok && cli_has(a, "keys")) list_keys(&u);

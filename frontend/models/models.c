@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define DEMO "sentences:20000"
+
 const model_info model_table[] = {
     {"mlp", model_mlp, "784-512-512-10 with relu", "sgd", "momentum=0.9", "constant", 0.01, 128, 1, 28},
     {"lenet", model_lenet, "LeNet-5 (LeCun et al. 1998) with relu and max pooling", "sgd", "momentum=0.9", "constant", 0.01, 64, 1, 28},
@@ -10,7 +12,14 @@ const model_info model_table[] = {
     {"resnet20", model_resnet20, "He et al. 2015, section 4.2, n = 3", "sgd", "momentum=0.9, weight_decay=1e-4", "cosine", 0.1, 64, 3, 32},
     {"capstone", model_capstone, "convolution, linear, self-attention over the rows of the batch, softmax", "adam", NULL, "constant", 0.001, 64, 3, 32},
     {"vit", model_vit, "vision transformer (Dosovitskiy et al. 2020): patches of 4x4, 6 blocks of width 256, 8 heads", "adamw", "weight_decay=0.05", "cosine", 5e-4, 64, 3, 32},
-    {NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0}};
+    {"gpt", model_gpt, "Radford et al. 2019, 6 layers, 6 heads, 384 channels, context 256", "adamw", "beta2=0.99, weight_decay=0.1", "cosine", 0.001, 8, 0, 0, .classes = 65, .context = 256, .demo = DEMO},
+    {"gpt2", model_gpt2, "its 124M: 12 layers, 12 heads, 768 channels, context 1024", "adamw", "beta2=0.95, weight_decay=0.1", "cosine", 6e-4, 1, 0, 0, .classes = 50257, .context = 1024, .demo = DEMO},
+    {NULL}};
+
+tt_shape model_input(const model_info *m, int64_t batch, tt_dtype *dtype) {
+  *dtype = m->context ? TT_I32 : TT_F32;
+  return m->context ? TT_SHAPE(batch, m->context) : TT_SHAPE(batch, m->channels, m->size, m->size);
+}
 
 const model_info *model_find(const char *name) {
   for (const model_info *m = model_table; m->name; m++)

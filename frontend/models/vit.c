@@ -9,7 +9,7 @@ tt_val model_vit_of(tt_val x, const vit_config *c) {
   tt_val class_token = tt_param(x, "cls", TT_SHAPE(1, 1, c->width), tt_init_zeros());
   tt_val tokens[2] = {tt_broadcast_to(class_token, TT_SHAPE(n, 1, c->width)), x};
   x = tt_add(tt_concat(tokens, 2, 1), tt_param(x, "pos", TT_SHAPE(1, rows * columns + 1, c->width), tt_init_normal(0, 0.02)));
-  x = model_transformer(x, c->depth, c->heads, false, false);
+  x = model_transformer(x, &(transformer_config){.n = c->depth, .heads = c->heads});
   x = tt_select(tt_layer_norm(x, "ln", 1), 1, 0);
   return tt_linear(tt_relu(tt_linear(x, "head1", c->head)), "head2", c->classes);
 }

@@ -86,5 +86,13 @@ void tt_dataset_free(tt_dataset *d) {
   if (!d) return;
   free((void *)d->pixels);
   free((void *)d->labels);
+  free((void *)d->tokens);
   free(d);
+}
+
+const char *tt_dataset_samples(const tt_dataset *d) { return d->tokens ? "sequences" : "images"; }
+
+tt_shape tt_dataset_shape(const tt_dataset *d, int64_t batch, tt_dtype *dtype) {
+  *dtype = d->tokens ? TT_I32 : TT_F32;
+  return d->tokens ? (tt_shape){2, {batch, d->context}} : (tt_shape){4, {batch, d->channels, d->height, d->width}};
 }

@@ -90,10 +90,22 @@ static void copy_image(const tt_loader *l, int64_t sample, int64_t epoch, int64_
   }
 }
 
+static void fill_windows(const tt_loader *l, place *q, int64_t epoch, int64_t first) {
+  int32_t *x = tt_tensor_data(q->x), *y = tt_tensor_data(q->y);
+  int64_t width = l->d.context;
+  q->count = l->d.n - first < l->o.batch ? l->d.n - first : l->o.batch;
+  for (int64_t i = 0; i < l->o.batch; i++) {
+    int64_t p = (first + i) % l->d.n;
+    rt_text_window(&l->d, l->o.seed, l->o.shuffle, epoch, p, l->o.shuffle ? shuffled(l, epoch, p) : p, x + i * width, y + i * width);
+    if (i >= q->count) memset(y + i * width, 0xff, (size_t)width * sizeof *y);
+  }
+}
+
 static void fill(const tt_loader *l, place *q) {
   int64_t epoch = q->number / l->n_batches, first = q->number % l->n_batches * l->o.batch, size = l->d.channels * l->d.height * l->d.width;
   float *x = tt_tensor_data(q->x);
   int32_t *y = tt_tensor_data(q->y);
+  if (l->d.tokens) return fill_windows(l, q, epoch, first);
   q->count = l->d.n - first < l->o.batch ? l->d.n - first : l->o.batch;
   for (int64_t i = 0; i < l->o.batch; i++) {
     int64_t p = (first + i) % l->d.n, sample = l->o.shuffle ? shuffled(l, epoch, p) : p;
@@ -130,18 +142,20 @@ static void *work(void *arg) {
 }
 
 static tt_status check(const tt_dataset *d, const tt_loader_options *o, tt_error *err) {
-  if (d->channels < 1 || d->channels > 4 || d->n < 1) return tt_fail(err, TT_INVALID, "error: a loader wants at least one image of 1 to 4 channels, not %lld of %lld\n  at data set %s\n  fix: open another data set", (long long)d->n, (long long)d->channels, d->name);
-  if (o->batch < 1 || (o->drop_last && o->batch > d->n)) return tt_fail(err, TT_INVALID, "error: batches of %lld cannot be made of %lld images\n  at data set %s\n  fix: choose a batch of 1 to %lld, or do not drop the last one", (long long)o->batch, (long long)d->n, d->name, (long long)d->n);
-  if (o->crop < 0 || o->crop > d->height || o->crop > d->width) return tt_fail(err, TT_INVALID, "error: crop %d is out of range\n  at data set %s of %lld x %lld\n  fix: use 0 to %lld", o->crop, d->name, (long long)d->height, (long long)d->width, (long long)(d->height < d->width ? d->height : d->width));
+  if (!d->tokens && (d->channels < 1 || d->channels > 4 || d->n < 1)) return tt_fail(err, TT_INVALID, "error: a loader wants at least one image of 1 to 4 channels, not %lld of %lld\n  at data set %s\n  fix: open another data set", (long long)d->n, (long long)d->channels, d->name);
+  if (o->batch < 1 || (o->drop_last && o->batch > d->n)) return tt_fail(err, TT_INVALID, "error: batches of %lld cannot be made of %lld samples\n  at data set %s\n  fix: choose a batch of 1 to %lld, or do not drop the last one", (long long)o->batch, (long long)d->n, d->name, (long long)d->n);
+  if (!d->tokens && (o->crop < 0 || o->crop > d->height || o->crop > d->width)) return tt_fail(err, TT_INVALID, "error: crop %d is out of range\n  at data set %s of %lld x %lld\n  fix: use 0 to %lld", o->crop, d->name, (long long)d->height, (long long)d->width, (long long)(d->height < d->width ? d->height : d->width));
   if (o->n_threads < 0 || o->n_threads > 256) return tt_fail(err, TT_INVALID, "error: a loader of %d threads\n  at data set %s\n  fix: use 1 to 256, or 0 for one", o->n_threads, d->name);
   return TT_OK;
 }
 
 static bool make_places(tt_loader *l, tt_error *err) {
-  tt_shape image = {4, {l->o.batch, l->d.channels, l->d.height, l->d.width}}, flat = {2, {l->o.batch, l->d.channels * l->d.height * l->d.width}}, labels = {1, {l->o.batch}};
+  tt_dtype dtype;
+  tt_shape x = tt_dataset_shape(&l->d, l->o.batch, &dtype), labels = {1, {l->o.batch}};
+  if (l->o.flatten && !l->d.tokens) x = (tt_shape){2, {l->o.batch, l->d.channels * l->d.height * l->d.width}};
   for (int i = 0; i < l->n_places; i++) {
-    l->ring[i].x = tt_tensor_new(TT_F32, l->o.flatten ? &flat : &image, err);
-    l->ring[i].y = l->ring[i].x ? tt_tensor_new(TT_I32, &labels, err) : NULL;
+    l->ring[i].x = tt_tensor_new(dtype, &x, err);
+    l->ring[i].y = l->ring[i].x ? tt_tensor_new(TT_I32, l->d.tokens ? &x : &labels, err) : NULL;
     if (!l->ring[i].y) return false;
   }
   return true;
@@ -157,7 +171,7 @@ tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_err
     l->held = -1;
     for (l->columns = 1; l->columns * l->columns < (uint64_t)d->n;) l->columns++;
     l->n_batches = o->drop_last ? d->n / o->batch : (d->n - 1) / o->batch + 1;
-    int64_t bytes = o->batch * (d->channels * d->height * d->width + 1) * 4;
+    int64_t bytes = o->batch * (d->tokens ? 2 * d->context : d->channels * d->height * d->width + 1) * 4;
     l->n_places = bytes * SMALL_RING <= SMALL_BYTES ? SMALL_RING : (int)(SMALL_BYTES / bytes);
     if (l->n_places < n_threads + 2) l->n_places = n_threads + 2;      /* one held, one being waited for, one for each thread */
     l->ring = calloc((size_t)l->n_places, sizeof *l->ring);
@@ -219,7 +233,7 @@ void tt_loader_seek(tt_loader *l, int64_t epoch, int64_t batch) {
 }
 
 tt_status tt_loader_next(tt_loader *l, tt_batch *b, tt_error *err) {
-  (void)err;                       /* images are checked when they are opened: making a batch cannot fail */
+  (void)err;                       /* data is checked when it is opened: making a batch cannot fail */
   bool wake = false;
   if (l->held >= 0) {
     atomic_store_explicit(&l->ring[l->held].state, FREE, memory_order_release);

@@ -72,8 +72,8 @@ static ir_graph *traced(const char *name, bool training) {
   const model_info *m = model_find(name);
   model_config c = {10};
   tt_trace *t = tt_trace_new(name, training);
-  tt_val x = tt_input(t, "x", TT_F32, TT_SHAPE(2, 3, 32, 32)), y = tt_input(t, "y", TT_I32, TT_SHAPE(2));
-  tt_output(t, "loss", tt_cross_entropy(m->function(x, &c), y));
+  tt_val x = m->context ? tt_input(t, "x", TT_I32, TT_SHAPE(2, 24)) : tt_input(t, "x", TT_F32, TT_SHAPE(2, 3, 32, 32)), y = tt_input(t, "y", TT_I32, m->context ? TT_SHAPE(2, 24) : TT_SHAPE(2));
+  tt_output(t, "loss", tt_cross_entropy(m->context ? tt_reshape(m->function(x, &c), TT_SHAPE(-1, 10)) : m->function(x, &c), tt_flatten(y, 0)));
   return finish(t);
 }
 

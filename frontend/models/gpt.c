@@ -1,0 +1,29 @@
+/* gpt.c: Radford et al. 2019, "Language models are unsupervised multitask learners": tokens [B,T] to logits [B,T,vocabulary] of what follows each: learned
+ * positions, blocks of causal attention and a perceptron with the norms in front, and a head that is the embedding once more. */
+#include "gpt.h"
+
+tt_val gpt_table(tt_val tokens, const char *name, int64_t n, const gpt_config *c) {
+  tt_scope_push(tokens, name);
+  tt_val w = tt_param_typed(tokens.trace, "weight", c->real, TT_SHAPE(n, c->channels), tt_init_normal(0, 0.02), TT_TRAINED);
+  tt_scope_pop(tokens);
+  return w;
+}
+
+tt_val gpt_forward(tt_val tokens, const gpt_config *c) {
+  tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), wpe = gpt_table(tokens, "wpe", c->context, c), none = {0};
+  tt_val x = tt_add(tt_f_embedding(tokens, wte), tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1));
+  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .causal = true, .tanh_gelu = true, .std = 0.02});
+  return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
+}
+
+gpt_config gpt_small(const model_config *c) { return (gpt_config){.layers = 6, .heads = 6, .channels = 384, .context = 256, .vocabulary = c->classes}; }
+gpt_config gpt_124m(const model_config *c) { return (gpt_config){.layers = 12, .heads = 12, .channels = 768, .context = 1024, .vocabulary = c->classes}; }
+
+tt_val model_gpt(tt_val x, void *arg) {
+  gpt_config c = gpt_small(arg);
+  return gpt_forward(x, &c);
+}
+tt_val model_gpt2(tt_val x, void *arg) {
+  gpt_config c = gpt_124m(arg);
+  return gpt_forward(x, &c);
+}
