@@ -15,7 +15,7 @@ tt_val model_transformer(tt_val x, const transformer_config *c) {
   double joins = c->std / sqrt(2 * (double)c->n);
   tt_scope_push(x, "blocks");
   for (int64_t i = 0; i < c->n; i++) {
-    char name[16];
+    char name[24];
     tt_val part[3];
     snprintf(name, sizeof name, "%lld", (long long)i);
     tt_scope_push(x, name);
