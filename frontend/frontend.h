@@ -37,6 +37,7 @@ struct tt_trace {
   trace_param *params; int n_params, cap_params;
   char **warnings; int n_warnings;
   int64_t n_streams;                      /* random streams given out */
+  tt_val loss;                            /* what tt_loss has said so far */
 };
 
 /* An open op. g is NULL when there is nothing to do: return poison. */

@@ -175,15 +175,17 @@ tt_status tt_model_save(tt_model *m, const char *path, tt_error *err) {
 
 /* -- Tracing and compiling ---------------------------------------------------------------------------------------------- */
 
-/* How many rows have their label as the largest of the prediction [B, classes]. */
+/* How many rows (or pixels) have their label, or the one with the largest share, as the largest of the prediction [B, classes, ...]. */
 static tt_val correct(tt_val prediction, tt_val y) {
-  return tt_sum(tt_cast(tt_eq(tt_argmax(prediction, 1, false), tt_cast(y, TT_I64)), TT_I64), TT_ALL, false);
+  tt_val label = tt_dtype_in(tt_dtype_of(y), TT_REAL) ? tt_argmax(y, 1, false) : tt_cast(y, TT_I64);
+  return tt_sum(tt_cast(tt_eq(tt_argmax(prediction, 1, false), label), TT_I64), TT_ALL, false);
 }
 
 /* Of x: integers [B,T], the prediction is [B,T,classes] and y [B,T]: the mean over all labels but -1. */
-static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, bool labels) {
+static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, tt_labels labels) {
   tt_val out = m->function(x, m->arg), y = labels ? tt_input(t, "y", TT_I32, tt_shape_of(x)) : x;
   if (!labels) tt_output(t, "logits", out);
+  else if (trace_is(t->loss)) tt_output(t, "loss", t->loss);
   else if (m->loss) tt_output(t, "loss", m->loss(out, y, m->arg));
   else {
     tt_scope_push(x, "loss");
@@ -192,19 +194,31 @@ static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, bool labels) {
   }
 }
 
-static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_val y, bool labels, bool training) {
-  tt_val out = m->function(x, m->arg), loss = {0};
-  if (labels && m->loss) loss = m->loss(out, y, m->arg);
-  else if (labels) {
-    tt_scope_push(x, "loss");
-    loss = tt_cross_entropy(out, y);
-    tt_scope_pop(x);
+static tt_val labels_input(tt_trace *t, tt_val x, tt_val prediction, tt_labels labels) {
+  tt_shape s = tt_shape_of(x);
+  if (!s.rank) return (tt_val){t, 0};
+  if (labels == TT_SOFT_LABELS) return tt_input(t, "y", tt_dtype_in(tt_dtype_of(x), TT_REAL) ? tt_dtype_of(x) : TT_F32, TT_SHAPE(s.dim[0], tt_dim(prediction, -1)));
+  if (labels == TT_PIXEL_LABELS && s.rank == 4) return tt_input(t, "y", TT_I32, TT_SHAPE(s.dim[0], s.dim[2], s.dim[3]));
+  return tt_input(t, "y", TT_I32, TT_SHAPE(s.dim[0]));
+}
+
+static void trace_outputs(tt_model *m, tt_trace *t, tt_val x, tt_labels labels, bool training) {
+  tt_val out = m->function(x, m->arg), loss = t->loss, y = {0};
+  bool own = trace_is(t->loss);
+  if (labels && !own) {
+    y = labels_input(t, x, out, labels);
+    if (m->loss) loss = m->loss(out, y, m->arg);
+    else {
+      tt_scope_push(x, "loss");
+      loss = tt_cross_entropy(out, y);
+      tt_scope_pop(x);
+    }
   }
   /* What a softmax gives are no logits: its logarithms are, and measure the loss that training has. */
-  bool probabilities = labels && !m->loss && tt_ok(out) && ir_at(t->g, out.ref)->op == IR_softmax;
-  if (!training) tt_output(t, labels && m->loss ? "scores" : "logits", probabilities ? tt_log(out) : out);       /* scores: the loss is the program's own, not their cross-entropy */
+  bool probabilities = labels && !m->loss && !own && tt_ok(out) && ir_at(t->g, out.ref)->op == IR_softmax;
+  if (!training) tt_output(t, labels && (m->loss || own) ? "scores" : "logits", probabilities ? tt_log(out) : out);       /* scores: the loss is the program's own, not their cross-entropy */
   if (labels) tt_output(t, "loss", loss);
-  if (!training || !labels || tt_rank(out) != 2) return;
+  if (!training || !labels || own || tt_rank(out) != (labels == TT_PIXEL_LABELS ? 4 : 2)) return;
   tt_scope_push(x, "accuracy");
   tt_output(t, "correct", correct(out, y));
   tt_scope_pop(x);
@@ -226,17 +240,16 @@ static tt_status take_warnings(tt_model *m, const tt_trace *t, tt_error *err) {
   return TT_OK;
 }
 
-tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, bool training, ir_graph **graph, tt_error *err) {
+tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, ir_graph **graph, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
   *graph = NULL;
   tt_trace *t = tt_trace_new(m->name, training);
   if (!t) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a trace\n  at the trace of %s\n  fix: free memory", m->name);
-  tt_val in = tt_input(t, "x", dtype, *x), y = {0};
+  tt_val in = tt_input(t, "x", dtype, *x);
   bool tokens = x->rank == 2 && tt_dtype_in(dtype, TT_INT);
-  if (labels && x->rank && !tokens) y = tt_input(t, "y", TT_I32, TT_SHAPE(x->dim[0]));
   if (tokens) trace_tokens(m, t, in, labels);
-  else trace_outputs(m, t, in, y, labels, training);
+  else trace_outputs(m, t, in, labels, training);
   tt_status status = tt_trace_finish(t, graph, err);
   if (status == TT_OK) status = join(m, t, err);
   if (status == TT_OK) status = take_warnings(m, t, err);
@@ -292,7 +305,7 @@ static void on_warning(void *user, const char *text) {
   if (l->o->warn) l->o->warn(l->o->user, text);
 }
 
-tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *options, rt_program **program,
+tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, const tt_compile_options *options, rt_program **program,
                            tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;

@@ -120,6 +120,11 @@ TT_API void tt_vjp_at(tt_here, tt_val y, tt_val cotangent, const tt_val *wrt, in
 #define tt_grad(loss, wrt, n, out) tt_grad_at(TT_HERE, loss, wrt, n, out)
 #define tt_vjp(y, cotangent, wrt, n, out) tt_vjp_at(TT_HERE, y, cotangent, wrt, n, out)
 
+/* A scalar that the model is trained to make small, said by its own function, in the place of a loss of its result and of labels; what several calls
+ * say adds up. So a model that needs no labels, or has a loss of what lies inside it, is one function still. */
+TT_API void tt_loss_at(tt_here, tt_val v);
+#define tt_loss(v) tt_loss_at(TT_HERE, v)
+
 #include "ops.h"
 #include "nn.h"
 #include "sequential.h"
@@ -191,18 +196,22 @@ TT_API tt_status tt_model_load(tt_model *m, const char *path, tt_error *err);
 TT_API tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err);
 TT_API rt_params *tt_model_params(tt_model *m);           /* borrowed; filled by the first trace */
 TT_API rt_team *tt_model_team(tt_model *m, tt_error *err);
-/* A graph of the model for x of that type and shape, and, with `labels`, y: i32[B] and its loss. For integers x [B,T] the prediction is [B,T,classes], y is i32[B,T], and the
- * loss is the mean over the labels that are not -1; with labels, loss is then the only output.
- * training: outputs loss, and correct: i64[] when the prediction is [B, classes]. Else outputs logits, and loss with labels.
+/* What y is: of each sample, i32[B]; shares of the classes, [B, classes] of x's type; of each pixel of images [B,C,H,W], i32[B,H,W]. */
+typedef enum { TT_NO_LABELS, TT_LABELS, TT_SOFT_LABELS, TT_PIXEL_LABELS } tt_labels;
+/* A graph of the model for x of that type and shape, and, with labels, y and its loss (y falls away when the model's function calls tt_loss).
+ * For integers x [B,T] the prediction is [B,T,classes], y is i32[B,T], and the loss is the mean over the labels that are not -1; with labels, loss is then
+ * the only output.
+ * training: outputs loss, and correct: i64[] when the prediction is [B, classes] (or [B, classes, H, W] with labels of pixels) and the loss
+ * is cross entropy or the options'. Else outputs logits (scores, when the loss is another), and loss with labels.
  * Its parameters join the model's with their initial values. warnings: joined into the model's list. */
-TT_API tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, bool training, struct ir_graph **graph, tt_error *err);
+TT_API tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, struct ir_graph **graph, tt_error *err);
 TT_API const char *tt_model_warning(const tt_model *m, int i);       /* NULL after the last */
 /* Ahead of time (ahead.c): the model for x of that type and shape as files in `folder`, which is made: model.o and model.h (runtime/aot.h says how they
  * are used), weights.safetensors, and example.c. o->train: its training step too. cpus: n names as in tt_compile_options, NULL or n 0: this CPU; the
  * best of them that a CPU can run is taken there, at start. lr: what the example trains with. */
 TT_API tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, const tt_compile_options *o, const char *const *cpus, int n, double lr, const char *folder, tt_error *err);
 /* Its compiled step (training, with o's optimizer) or evaluation; optimizer state joins the parameters as zeros. */
-TT_API tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, bool labels, const tt_compile_options *o, rt_program **program, tt_error *err);
+TT_API tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, const tt_compile_options *o, rt_program **program, tt_error *err);
 
 typedef struct {
   const char *data;                /* "fashion-mnist:DIR", "mnist:DIR", "cifar10:DIR", "shapes:COUNT" */
@@ -226,7 +235,7 @@ typedef struct {
   double clip_norm;
   int64_t memory_budget;           /* of the training step, as in tt_compile_options */
   uint64_t seed;                   /* of shuffling, augmentation, dropout */
-  bool flip; int crop;             /* augmentation: tt_loader_options */
+  tt_augment augment;              /* of the training part; mixup and cutmix: the loss is given labels of real type, [B, classes] */
   const char *log, *checkpoint;    /* JSON lines; folder */
   int64_t checkpoint_every;        /* steps; 0: each epoch */
   bool resume;

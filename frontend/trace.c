@@ -271,6 +271,16 @@ ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype) {
   return r ? r : ir_input(t->g, name, dtype, TT_SCALAR);
 }
 
+void tt_loss_at(tt_here here, tt_val v) {
+  tt_call call __attribute__((cleanup(trace_close))) = trace_open("loss", here, &v, 1);
+  if (!call.g) return;
+  if (tt_rank(v) || !tt_dtype_in(tt_dtype_of(v), TT_REAL)) {
+    trace_wrong(&call, "take its mean or sum", "a loss is one real number");
+    return;
+  }
+  call.t->loss = trace_is(call.t->loss) ? tt_add(call.t->loss, v) : v;
+}
+
 void tt_output_at(tt_here here, tt_trace *t, const char *name, tt_val v) {
   __attribute__((cleanup(trace_close))) tt_call c = trace_open_empty("output", here, t);
   if (!c.g) return;

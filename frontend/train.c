@@ -4,10 +4,10 @@
 
 typedef struct { tt_dataset *train, *test; rt_program *step, *collect, *eval; } parts;
 
-static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, const tt_compile_options *o, rt_program **p, tt_error *err) {
+static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, bool soft, const tt_compile_options *o, rt_program **p, tt_error *err) {
   tt_dtype dtype;
   tt_shape s = tt_dataset_shape(d, batch, &dtype);
-  return tt_model_compile(m, dtype, &s, true, o, p, err);
+  return tt_model_compile(m, dtype, &s, soft ? TT_SOFT_LABELS : d->pixel_labels ? TT_PIXEL_LABELS : TT_LABELS, o, p, err);
 }
 
 typedef struct { char *text; size_t size, used; } config_writer;
@@ -36,7 +36,9 @@ static void config_text(const tt_model *m, const tt_train_options *o, const tt_f
   if (rt_schedule_wants_loss(&f->schedule)) put(&w, " patience=%lld threshold=%.17g", (long long)o->patience, o->threshold);
   if (o->no_decay_norm_bias) put(&w, " no_decay_norm_bias=1");
   if (o->ema != 0) put(&w, " ema=%.17g", o->ema);
-  put(&w, " seed=%llu flip=%d crop=%d backend=%s cpu=%s", (unsigned long long)o->seed, o->flip, o->crop, to.backend ? to.backend : "jit", cpu);
+  char augment[200];
+  rt_augment_text(&o->augment, augment, sizeof augment);
+  put(&w, " seed=%llu augment=%s backend=%s cpu=%s", (unsigned long long)o->seed, augment, to.backend ? to.backend : "jit", cpu);
   if (to.products && strcmp(to.products, "f32")) put(&w, " products=%s", to.products);
   if (f->train->tokens) put(&w, " context=%lld tokens=%lld masked=%.17g", (long long)f->train->context, (long long)f->train->n_classes, f->train->masked);
   if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
@@ -60,7 +62,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   if (!f.team) return err->status;
   if (f.train->n < batch)
     return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld %s to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n, tt_dataset_samples(f.train));
-  f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .flip = o->flip, .crop = o->crop, .drop_last = f.train->n >= batch, .seed = o->seed,
+  f.loader = (tt_loader_options){.batch = batch, .shuffle = true, .augment = o->augment, .drop_last = f.train->n >= batch, .seed = o->seed,
                                  .n_threads = 1};
   int64_t each = f.loader.drop_last ? f.train->n / batch : (f.train->n + batch - 1) / batch, total = each / accumulate * f.epochs;
   if (o->max_steps && o->max_steps < total) total = o->max_steps;
@@ -69,16 +71,17 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   memcpy(f.schedule.milestones, o->milestones, sizeof f.schedule.milestones);
   tt_compile_options c = {.train = true, .optimizer = o->optimizer, .hyper = o->hyper, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .clip_norm = o->clip_norm, .accumulate = (int)accumulate, .memory_budget = o->memory_budget, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
   memcpy(c.groups, o->groups, sizeof c.groups);
-  if ((status = compile_for(m, f.train, batch, &c, &p->step, err)) != TT_OK) return status;
+  bool soft = o->augment.mixup > 0 || o->augment.cutmix > 0;
+  if ((status = compile_for(m, f.train, batch, soft, &c, &p->step, err)) != TT_OK) return status;
   f.step = p->step;
   if (accumulate > 1) {
     c.collect = true;
-    if ((status = compile_for(m, f.train, batch, &c, &p->collect, err)) != TT_OK) return status;
+    if ((status = compile_for(m, f.train, batch, soft, &c, &p->collect, err)) != TT_OK) return status;
     f.collect = p->collect, f.accumulate = accumulate;
   }
   if (f.test) {
     tt_compile_options e = {.watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
-    if ((status = compile_for(m, f.test, batch, &e, &p->eval, err)) != TT_OK) return status;
+    if ((status = compile_for(m, f.test, batch, false, &e, &p->eval, err)) != TT_OK) return status;
     f.eval = p->eval;
   }
   char config[2000];
@@ -113,7 +116,7 @@ tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_eval_re
   if (!batch) batch = 64;
   rt_program *eval = NULL;
   rt_team *team = tt_model_team(m, err);
-  tt_status status = team ? compile_for(m, test, batch, NULL, &eval, err) : err->status;
+  tt_status status = team ? compile_for(m, test, batch, false, NULL, &eval, err) : err->status;
   if (status == TT_OK) status = tt_evaluate(eval, tt_model_params(m), team, test, batch, false, result, err);
   rt_program_free(eval);
   return status;

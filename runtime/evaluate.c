@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-struct rt_evaluator { rt_instance *run; tt_loader *loader; const tt_dataset *test; tt_tensor *logits, *scores, *loss; };     /* logits are scores too */
+struct rt_evaluator { rt_instance *run; tt_loader *loader; const tt_dataset *test; tt_tensor *logits, *scores, *loss; int64_t places; };     /* logits are scores too; places: labels of a sample */
 
 void rt_evaluator_free(rt_evaluator *e) {
   if (!e) return;
@@ -23,10 +23,13 @@ static tt_status check_outputs(rt_evaluator *e, int64_t batch, tt_error *err) {
   if (!scores) return TT_OK;
   tt_shape s = tt_tensor_shape(scores);
   char type[200];
-  bool fits = s.rank == 2 && s.dim[0] == batch && s.dim[1] >= e->test->n_classes && tt_dtype_in(tt_tensor_dtype(scores), TT_REAL);
+  const tt_dataset *d = e->test;
+  bool fits = s.rank == (d->pixel_labels ? 4 : 2) && s.dim[0] == batch && s.dim[1] >= d->n_classes && tt_dtype_in(tt_tensor_dtype(scores), TT_REAL);
+  if (d->pixel_labels) fits = fits && s.dim[2] == d->height && s.dim[3] == d->width;
+  e->places = d->pixel_labels ? d->height * d->width : 1;
   e->scores = fits ? scores : NULL;                 /* a loss of one's own may have any prediction: then there is no accuracy */
   if (!fits && e->logits)
-    return tt_fail(err, TT_INVALID, "error: logits are %s\n  at the evaluation of data set %s\n  fix: let the model give real numbers [%lld, %lld or more classes]", tt_type_text(tt_tensor_dtype(e->logits), &s, type, sizeof type), e->test->name, (long long)batch, (long long)e->test->n_classes);
+    return tt_fail(err, TT_INVALID, "error: logits are %s\n  at the evaluation of data set %s\n  fix: let the model give real numbers [%lld, %lld or more classes%s]", tt_type_text(tt_tensor_dtype(e->logits), &s, type, sizeof type), d->name, (long long)batch, (long long)d->n_classes, d->pixel_labels ? ", height, width" : "");
   return TT_OK;
 }
 
@@ -43,16 +46,19 @@ rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool a
   return NULL;
 }
 
-/* Cross-entropy of sample i, and whether its largest logit is its label's; NaN is no right answer. */
-static double sample_loss(const tt_tensor *logits, int64_t i, int64_t label, bool *right) {
-  int64_t n = tt_tensor_shape(logits).dim[1], best = 0;
-  double largest = -INFINITY, sum = 0;
+/* Cross-entropy of sample i at place p, and whether its largest logit is its label's; NaN is no right answer. */
+static double sample_loss(const tt_tensor *logits, int64_t i, int64_t p, int64_t label, bool *right) {
+  tt_shape s = tt_tensor_shape(logits);
+  int64_t n = s.dim[1], best = 0, width = s.rank == 4 ? s.dim[3] : 1;
+  double largest = -INFINITY, sum = 0, own = 0;
+#define LOGIT(c) tt_tensor_at(logits, (int64_t[]){i, c, p / width, p % width})
   for (int64_t c = 0; c < n; c++) {
-    double v = tt_tensor_at(logits, (int64_t[]){i, c});
+    double v = LOGIT(c);
     if (v > largest) largest = v, best = c;
+    if (c == label) own = v;
   }
-  double own = tt_tensor_at(logits, (int64_t[]){i, label});
-  for (int64_t c = 0; c < n; c++) sum += exp(tt_tensor_at(logits, (int64_t[]){i, c}) - largest);
+  for (int64_t c = 0; c < n; c++) sum += exp(LOGIT(c) - largest);
+#undef LOGIT
   *right = best == label && own == largest;
   return largest + log(sum) - own;
 }
@@ -77,10 +83,10 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
     if (status == TT_OK) status = rt_run(e->run, err);
     if (status != TT_OK) return status;
     const int32_t *labels = tt_tensor_data(batch.y);
-    for (int64_t i = 0; e->scores && i < batch.count; i++) {
+    for (int64_t k = 0; e->scores && k < batch.count * e->places; k++) {
       bool right;
-      double loss = sample_loss(e->scores, i, labels[i], &right);
-      if (e->logits) sum += loss;
+      double loss = sample_loss(e->scores, k / e->places, k % e->places, labels[k], &right);
+      if (e->logits) sum += loss / (double)e->places;
       r->correct += right;
     }
     int64_t weight = e->test->tokens ? counted(labels, batch.count * e->test->context) : batch.count;
@@ -90,7 +96,7 @@ tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *
     if (stop && *stop) return tt_fail(err, TT_INTERRUPTED, "error: stopped\n  at an evaluation, after %lld of %lld samples\n  fix: run it again to measure", (long long)r->samples, (long long)e->test->n);
   }
   r->loss = sum / (double)n_losses;
-  r->accuracy = e->scores ? (double)r->correct / (double)r->samples : NAN;
+  r->accuracy = e->scores ? (double)r->correct / (double)(r->samples * e->places) : NAN;
   return TT_OK;
 }
 

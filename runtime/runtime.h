@@ -118,7 +118,7 @@ TT_API tt_tensor *tt_npy_load(const char *path, tt_error *err);
 TT_API tt_status tt_npy_save(const char *path, tt_tensor *x, tt_error *err);
 
 /* data/dataset.c: labelled images: uint8 pixels [n,C,H,W]. "cifar10:DIR", "fashion-mnist:DIR", "mnist:DIR" (idx, raw or .gz), "shapes:COUNT"
- * (drawn: COUNT for training, a fifth of that for testing). */
+ * (drawn: COUNT for training, a fifth of that for testing), "shape-masks:COUNT" (the same with a label for each pixel: 0 is the ground). */
 typedef struct {
   const char *name;
   int64_t n, channels, height, width, n_classes;
@@ -127,6 +127,7 @@ typedef struct {
   const int32_t *tokens;           /* of a text (data/text.c), instead of images: n windows of `context` tokens, n_classes different ones */
   int64_t n_tokens, context;
   double masked;                   /* > 0: the share of tokens that is to be guessed; the others have the label -1. The last class stands for what is hidden */
+  bool pixel_labels;               /* labels [n,H,W], one of each pixel; else [n] */
 } tt_dataset;
 TT_API tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err);
 TT_API void tt_dataset_free(tt_dataset *d);
@@ -152,26 +153,47 @@ void rt_text_window(const tt_dataset *d, uint64_t seed, bool shuffle, int64_t ep
 TT_API tt_shape tt_dataset_shape(const tt_dataset *d, int64_t batch, tt_dtype *dtype);
 TT_API const char *tt_dataset_samples(const tt_dataset *d);                                /* what they are called: "images", "sequences" */
 /* What the readers below give: malloc'ed, all of n checked. */
-typedef struct { int64_t n, channels, height, width; uint8_t *pixels, *labels; } rt_images;
+typedef struct { int64_t n, channels, height, width; uint8_t *pixels, *labels; bool pixel_labels; } rt_images;
 /* data/idx.c, data/cifar.c, data/shapes.c. On failure images is empty. */
 tt_status rt_idx_parse(const char *name, const uint8_t *file, size_t bytes, int rank, uint8_t **data, int64_t *dims, tt_error *err);   /* raw or gzip */
 tt_status rt_idx_images(const char *dir, bool train, rt_images *images, tt_error *err);
 tt_status rt_cifar10_images(const char *dir, bool train, rt_images *images, tt_error *err);
-tt_status rt_shapes_images(int64_t count, bool train, rt_images *images, tt_error *err);
+tt_status rt_shapes_images(int64_t count, bool train, bool masks, rt_images *images, tt_error *err);
+
+/* data/augment.c: what training changes in its images; 0: nothing of that kind. */
+typedef struct {
+  int crop;                        /* pad by so much with zeros, take a random window */
+  bool flip;                       /* left-right, each with probability 1/2 */
+  double jitter;                   /* brightness, contrast and saturation, each by a factor from 1 - jitter to 1 + jitter, in this order */
+  int cutout;                      /* side of a square around a random point that becomes the mean colour (DeVries & Taylor 2017) */
+  double mixup;                    /* images and labels become l a + (1 - l) b, l from Beta(mixup, mixup) for each batch (Zhang et al. 2017) */
+  double cutmix;                   /* a window of 1 - l of b's area goes into a, labels as of mixup (Yun et al. 2019). With mixup too, each batch has one of them */
+} tt_augment;
+/* "crop=4, flip, jitter=0.4, cutout=8, mixup=0.2, cutmix=1": those that are named; without a number, these. */
+TT_API tt_status tt_augment_parse(const char *text, tt_augment *a, tt_error *err);
+void rt_augment_text(const tt_augment *a, char *text, size_t size);                        /* the same text again, to the last bit */
+tt_status rt_augment_check(const tt_augment *a, const tt_dataset *d, tt_error *err);
+typedef void rt_words(void *from, uint32_t i, uint32_t out[4]);                            /* the i-th draw of four random words */
+void rt_augment_jitter(float *image, int64_t channels, int64_t area, double amount, const uint32_t words[4]);      /* of pixels in 0..1 */
+void rt_augment_cutout(float *image, int64_t channels, int64_t height, int64_t width, int side, const uint32_t words[4]);      /* of normalized ones */
+double rt_augment_beta(double alpha, rt_words *draw, void *from, uint32_t *next);          /* a number from Beta(alpha, alpha); next: the draw to begin with, then the one after */
+/* Mixes images i and B-1-i of a batch by mixup or cutmix; the share of its own label that each keeps. */
+float rt_augment_mix(const tt_augment *a, float *x, int64_t batch, int64_t channels, int64_t height, int64_t width, rt_words *draw, void *from);
 
 /* data/loader.c: shuffled, augmented, normalized batches, made by its own threads into a ring. The content of batch b of epoch e depends on
  * the seed, e and b only. */
 typedef struct {
   int64_t batch;
-  bool shuffle, flip;              /* flip: left-right, each with probability 1/2 */
-  int crop;                        /* > 0: pad by so much with zeros, take a random window */
+  bool shuffle;
+  tt_augment augment;
   bool drop_last;                  /* else the last batch is filled up by repeating; count tells how many are real */
   uint64_t seed;
   int n_threads;
   bool flatten;                    /* x as [batch, C*H*W] */
-} tt_loader_options;                 /* of a text, flip, crop and flatten mean nothing; what fills up its last batch has labels -1 */
+} tt_loader_options;                 /* of a text, augment and flatten mean nothing; what fills up its last batch has labels -1 */
 typedef struct tt_loader tt_loader;
-typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;   /* x f32 [B,C,H,W], y i32 [B]; of a text both i32 [B,context]; borrowed until the next call */
+/* x f32 [B,C,H,W]; y i32 [B], or [B,H,W] of a data set with labels of pixels, or f32 [B,classes] with mixup or cutmix; of a text both i32 [B,context]; borrowed until the next call. */
+typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;
 TT_API tt_loader *tt_loader_new(const tt_dataset *d, const tt_loader_options *o, tt_error *err);
 TT_API void tt_loader_free(tt_loader *l);
 TT_API int64_t tt_loader_batches(const tt_loader *l);                                      /* of an epoch */

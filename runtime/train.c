@@ -22,6 +22,7 @@ enum { SNAPSHOT_EVERY = 32 };
 typedef struct {
   rt_instance *run;
   int x, y;                                              /* slots of the batch; -1: not read */
+  int64_t places;                                        /* labels of a sample: 1, or its pixels */
   tt_tensor *loss, *correct, *lr, *number, *seed;        /* NULL: the program has none; loss and correct are the instance's */
 } worker;
 
@@ -128,7 +129,7 @@ static tt_status save(fit *f) {
 static void averages(fit *f) {
   if (!f->at.samples) return;
   f->r->loss = f->at.loss_sum / (double)f->at.samples;
-  if (f->last.correct) f->r->train_accuracy = (double)f->at.correct / (double)f->at.samples;
+  if (f->last.correct) f->r->train_accuracy = (double)f->at.correct / (double)(f->at.samples * f->last.places);
 }
 
 static int percent_text(char *text, size_t size, const char *name, double share) {
@@ -271,6 +272,7 @@ static tt_status check_outputs(fit *f, worker *w) {
 
 static bool make_worker(fit *f, worker *w, const rt_program *p, const rt_instance *lender) {
   w->x = rt_slot_find(p, "x"), w->y = rt_slot_find(p, "y");
+  w->places = w->y >= 0 && p->slots[w->y].shape.rank == 3 ? p->slots[w->y].shape.dim[1] * p->slots[w->y].shape.dim[2] : 1;
   return (w->run = rt_instance_new_over(p, f->o->team, lender, f->err)) && rt_params_bind(f->o->params, w->run, f->err) == TT_OK && check_outputs(f, w) == TT_OK &&
          scalar(f, w, "lr", TT_F64, &w->lr) && scalar(f, w, "step", TT_I64, &w->number) && scalar(f, w, "seed", TT_U64, &w->seed);
 }

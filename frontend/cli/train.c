@@ -31,8 +31,7 @@ const cli_option cli_train_options[] = {
   {"clip-norm", "X", "scale gradients to this global norm at most"},
   {"accumulate", "N", "batches of one update: as if the batch were N times as large (default 1)"},
   CLI_BUDGET,
-  {"flip", NULL, "augmentation: left-right"},
-  {"crop", "N", "augmentation: random windows of the image padded by N"},
+  {"augment", "NAME[=X],...", "some of crop=4 (window of the image padded by so much), flip, jitter=0.4 (colours), cutout=8, mixup=0.2, cutmix=1"},
   {"seed", "N", "of weights, shuffling, augmentation and dropout (default 1)"},
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {"log", "FILE", "JSON, a line for each step and epoch"},
@@ -119,14 +118,14 @@ int cli_train(const cli_args *a) {
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
   if (!cli_has(a, "data") && !info->demo) return cli_usage(a, "--data is missing");
-  int64_t epochs, max_steps, batch, warmup, step_size, restart_factor, milestones[TT_MILESTONES] = {0}, crop, every, seed, budget, accumulate, patience;
+  int64_t epochs, max_steps, batch, warmup, step_size, restart_factor, milestones[TT_MILESTONES] = {0}, every, seed, budget, accumulate, patience;
   double lr, gamma, power, clip, ema;
   tt_param_group groups[8] = {0};
   char groups_text[1000];
   const char *schedules[32] = {0};
   for (int i = 0; i < 31 && (schedules[i] = tt_schedule_name(i)); i++) {}
   if (!cli_target(a) || !cli_choice(a, "schedule", schedules) || !cli_int(a, "restart-factor", 1, 1, &restart_factor) || !cli_double(a, "power", 1, &power) || !read_milestones(a, milestones) || !cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
-      !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) || !cli_int(a, "crop", 0, 0, &crop) ||
+      !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) ||
       !cli_int(a, "checkpoint-every", 0, 0, &every) || !cli_int(a, "seed", 1, 0, &seed) || !cli_double(a, "lr", info->lr, &lr) ||
       !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip) || !cli_bytes(a, "memory-budget", &budget) ||
       !cli_int(a, "accumulate", 1, 1, &accumulate) || !cli_int(a, "patience", 10, 0, &patience) || !cli_double(a, "ema", 0, &ema) ||
@@ -139,6 +138,8 @@ int cli_train(const cli_args *a) {
   if (ema < 0 || ema >= 1) return cli_usage(a, "--ema wants a number from 0 to below 1");
   if (power <= 0) return cli_usage(a, "--power wants a number above 0");
   if (save && !can_write(save, &err)) return cli_fail(&err);
+  tt_augment augment;
+  if (tt_augment_parse(cli_get(a, "augment", ""), &augment, &err) != TT_OK) return cli_fail(&err), 2;
   if (cli_has(a, "resume") && !cli_has(a, "checkpoint")) return cli_usage(a, "--resume goes with --checkpoint DIR");
 
   cli_data data;
@@ -154,7 +155,7 @@ int cli_train(const cli_args *a) {
     tt_train_options o = {
       .train = data.train, .test = data.test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-      .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .flip = cli_has(a, "flip"), .crop = (int)crop, .log = cli_get(a, "log", NULL),
+      .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
       .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = watch.times ? cli_watch_pass : NULL, .kernel = cli_watch_kernel, .user = &watch};
     memcpy(o.groups, groups, sizeof groups);

@@ -39,23 +39,25 @@ static void free_images(rt_images *r) {
 
 static tt_status read_part(const char *name, const char *rest, bool train, bool to_measure, rt_images *r, tt_error *err) {
   if (!strcmp(name, "cifar10")) return rt_cifar10_images(rest, train, r, err);
-  if (strcmp(name, "shapes")) return rt_idx_images(rest, train, r, err);
+  bool masks = !strcmp(name, "shape-masks");
+  if (strcmp(name, "shapes") && !masks) return rt_idx_images(rest, train, r, err);
   char *end;
   errno = 0;
   long long count = strtoll(rest, &end, 10);
   if (!*rest || *end || errno || count < 1 || count > 100000000)
-    return tt_fail(err, TT_INVALID, "error: \"%.100s\" is no number of images\n  at data set shapes:%.100s\n  fix: write shapes:COUNT with 1 to 100000000, like shapes:5000", rest, rest);
+    return tt_fail(err, TT_INVALID, "error: \"%.100s\" is no number of images\n  at data set %s:%.100s\n  fix: write %s:COUNT with 1 to 100000000, like %s:5000", rest, name, rest, name, name);
   if (to_measure && count > SHAPES_MEASURED) count = SHAPES_MEASURED;
-  return rt_shapes_images(train ? count : (count + 4) / 5, train, r, err);
+  return rt_shapes_images(train ? count : (count + 4) / 5, train, masks, r, err);
 }
 
 tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
-  static const char *const names[] = {"cifar10", "fashion-mnist", "mnist", "shapes"};
+  static const char *const names[] = {"cifar10", "fashion-mnist", "mnist", "shapes", "shape-masks"};
+  enum { NAMES = sizeof names / sizeof *names, DRAWN = 3 };             /* from there on */
   const char *colon = strchr(what, ':');
   int i = 0;
-  while (colon && i < 4 && !(strlen(names[i]) == (size_t)(colon - what) && !strncmp(names[i], what, strlen(names[i])))) i++;
-  if (!colon || i == 4 || !colon[1]) {
-    tt_fail(err, TT_INVALID, "error: there is no data set \"%.200s\"\n  at tt_dataset_open\n  fix: use one of cifar10:DIR, mnist:DIR, fashion-mnist:DIR, shapes:COUNT", what);
+  while (colon && i < NAMES && !(strlen(names[i]) == (size_t)(colon - what) && !strncmp(names[i], what, strlen(names[i])))) i++;
+  if (!colon || i == NAMES || !colon[1]) {
+    tt_fail(err, TT_INVALID, "error: there is no data set \"%.200s\"\n  at tt_dataset_open\n  fix: use one of cifar10:DIR, mnist:DIR, fashion-mnist:DIR, shapes:COUNT, shape-masks:COUNT", what);
     return NULL;
   }
   tt_error local = {0};
@@ -63,7 +65,7 @@ tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
   rt_images r = {0}, training = {0};
   if (!err) err = &local;
   if (!d) tt_fail(err, TT_NO_MEMORY, "error: no memory for a data set\n  at %.200s\n  fix: use a machine with more memory", what);
-  bool other = !train || i == 3;                         /* measured on another set of images than r */
+  bool other = !train || i >= DRAWN;                         /* measured on another set of images than r */
   if (!d || read_part(names[i], colon + 1, train, false, &r, err) != TT_OK || (other && read_part(names[i], colon + 1, true, true, &training, err) != TT_OK)) {
     free(d);
     free_images(&r);
@@ -76,7 +78,7 @@ tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
     free_images(&training);
     return NULL;
   }
-  *d = (tt_dataset){.name = names[i], .n = r.n, .channels = r.channels, .height = r.height, .width = r.width, .n_classes = 10, .pixels = r.pixels, .labels = r.labels};
+  *d = (tt_dataset){.name = names[i], .n = r.n, .channels = r.channels, .height = r.height, .width = r.width, .n_classes = r.pixel_labels ? 11 : 10, .pixels = r.pixels, .labels = r.labels, .pixel_labels = r.pixel_labels};
   measure(d, other ? &training : &r);
   free_images(&training);
   return d;

@@ -109,7 +109,7 @@ static tt_model *trained(tt_model_fn *f, tt_train_options o, tt_fit_result *r) {
 /* 200 images: 6 updates of 32 an epoch either way; the last 8 images are left out. */
 Test(accumulate, trains_as_the_large_batch) {
   tt_fit_result a, b;
-  tt_model *large = trained(net, (tt_train_options){.batch = 32, .flip = true, .crop = 2}, &a), *small = trained(net, (tt_train_options){.batch = 8, .accumulate = 4, .flip = true, .crop = 2}, &b);
+  tt_model *large = trained(net, (tt_train_options){.batch = 32, .augment = {.flip = true, .crop = 2}}, &a), *small = trained(net, (tt_train_options){.batch = 8, .accumulate = 4, .augment = {.flip = true, .crop = 2}}, &b);
   cr_expect_eq(a.steps, 12);
   cr_expect_eq(b.steps, 12);
   cr_expect_float_eq(a.loss, b.loss, 1e-4);

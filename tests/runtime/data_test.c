@@ -200,7 +200,7 @@ static uint64_t hash_batch(const tt_batch *b) {
 Test(loader, same_batches_on_any_threads_and_after_seeks, .timeout = 60) {
   enum { EPOCHS = 3, BATCHES = 7 };
   tt_dataset *d = tt_dataset_open("shapes:103", true, NULL);
-  tt_loader_options o = {.batch = 16, .shuffle = true, .flip = true, .crop = 4, .seed = 5};
+  tt_loader_options o = {.batch = 16, .shuffle = true, .augment = {.flip = true, .crop = 4}, .seed = 5};
   uint64_t want[EPOCHS * BATCHES];
   tt_batch b;
   for (int threads = 1; threads <= 4; threads++) {
@@ -275,7 +275,7 @@ Test(loader, normalizes_flips_and_crops, .timeout = 60) {
   cr_assert_eq(((int32_t *)tt_tensor_data(b.y))[0], 7);
   tt_loader_free(l);
   /* Each augmented picture is one of the 2 * 9 that are possible, and all of them come. */
-  l = tt_loader_new(&d, &(tt_loader_options){.batch = 50, .flip = true, .crop = 1, .seed = 3}, NULL);
+  l = tt_loader_new(&d, &(tt_loader_options){.batch = 50, .augment = {.flip = true, .crop = 1}, .seed = 3}, NULL);
   bool came[2][3][3] = {0};
   for (int e = 0; e < 8; e++) {
     tt_loader_next(l, &b, NULL);
@@ -303,7 +303,7 @@ Test(loader, normalizes_flips_and_crops, .timeout = 60) {
 
 Test(loader, options_are_checked_and_free_never_hangs, .timeout = 60) {
   tt_dataset *d = tt_dataset_open("shapes:20", true, NULL);
-  tt_loader_options bad[] = {{.batch = 0}, {.batch = 21, .drop_last = true}, {.batch = 4, .crop = 33}, {.batch = 4, .crop = -1}, {.batch = 4, .n_threads = -1}};
+  tt_loader_options bad[] = {{.batch = 0}, {.batch = 21, .drop_last = true}, {.batch = 4, .augment.crop = 33}, {.batch = 4, .augment.crop = -1}, {.batch = 4, .n_threads = -1}};
   for (int i = 0; i < 5; i++) {
     tt_error err = {0};
     cr_assert_null(tt_loader_new(d, &bad[i], &err));
