@@ -190,7 +190,7 @@ typedef struct {
   uint64_t seed;
   int n_threads;
   bool flatten;                    /* x as [batch, C*H*W] */
-} tt_loader_options;                 /* of a text, augment and flatten mean nothing; what fills up its last batch has labels -1 */
+} tt_loader_options;                 /* of a text, augment has nothing and flatten means nothing; what fills up its last batch has labels -1 */
 typedef struct tt_loader tt_loader;
 /* x f32 [B,C,H,W]; y i32 [B], or [B,H,W] of a data set with labels of pixels, or f32 [B,classes] with mixup or cutmix; of a text both i32 [B,context]; borrowed until the next call. */
 typedef struct { tt_tensor *x, *y; int64_t count, epoch, index; } tt_batch;

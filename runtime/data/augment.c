@@ -67,6 +67,7 @@ void rt_augment_text(const tt_augment *a, char *text, size_t size) {
 tt_status rt_augment_check(const tt_augment *a, const tt_dataset *d, tt_error *err) {
   for (const row *r = rows; r < rows + ROWS; r++) {
     double v = get(a, r);
+    if (v != 0 && d->tokens) return tt_fail(err, TT_INVALID, "error: %s has no meaning for a text\n  at data set %s\n  fix: leave it out", r->name, d->name);
     if (v != 0 && !(v > 0 && v <= r->most)) return tt_fail(err, TT_INVALID, "error: %s %g is out of range: it wants %s\n  at data set %s\n  fix: use a number up to %g, or 0 for none", r->name, v, r->wants, d->name, r->most);
   }
   if (d->tokens) return TT_OK;
