@@ -76,8 +76,8 @@ static double conv(const bench_workload *w) {
   return 2 * S(0) * out * out * (double)(w->size[1] / groups_of(w)) * S(3) * S(4) * S(4);
 }
 static double conv_bwd(const bench_workload *w) { return 3 * conv(w); }
-static double attention(const bench_workload *w) { return 4 * S(0) * S(1) * S(2) * S(2) * S(3) / (w->causal ? 2 : 1); }
-static double attention_bwd(const bench_workload *w) { return 3.5 * attention(w); }
+static double attention_flops(const bench_workload *w) { return 4 * S(0) * S(1) * S(2) * S(2) * S(3) / (w->causal ? 2 : 1); }
+static double attention_bwd(const bench_workload *w) { return 3.5 * attention_flops(w); }
 
 /* -- Traces. Inputs are called as below; image tensors are channels-last, [N,H,W,C], weights OIHW as a model keeps them ---------- */
 
@@ -191,6 +191,18 @@ static void trace_adamw(tt_trace *t, const bench_workload *w) {
   tt_assign(v, v1);
 }
 
+static tt_val attention(tt_trace *t, const bench_workload *w, bool naive, tt_val of[3]) {
+  const char *const names[] = {"q", "k", "v"};
+  for (int i = 0; i < 3; i++) of[i] = input(t, names[i], TT_SHAPE(w->size[0], w->size[1], w->size[2], w->size[3]));
+  return naive ? tt_f_attention_naive(of[0], of[1], of[2], .causal = w->causal) : tt_f_attention(of[0], of[1], of[2], .causal = w->causal);
+}
+static void trace_attention(tt_trace *t, const bench_workload *w) { tt_output(t, "y", attention(t, w, false, (tt_val[3]){0})); }
+static void trace_attention_naive(tt_trace *t, const bench_workload *w) { tt_output(t, "y", attention(t, w, true, (tt_val[3]){0})); }
+static void trace_attention_bwd(tt_trace *t, const bench_workload *w) {
+  tt_val of[3], y = attention(t, w, false, of);
+  backward(t, y, of, 3, (const char *const[]){"dq", "dk", "dv"});
+}
+
 /* Each kernel needs the one before. */
 static void trace_kernels(tt_trace *t, const bench_workload *w) {
   tt_val x = input(t, "x", TT_SHAPE(16)), a = input(t, "a", TT_SHAPE(16)), b = input(t, "b", TT_SHAPE(16));
@@ -269,8 +281,9 @@ const bench_family bench_families[] = {
   {"op", "conv_bwd", CONV, conv_bwd, 0, TRAIN_IMAGE_PEERS, trace_conv_bwd},
   {"op", "conv_dx", CONV, conv, 0, NULL, trace_conv_dx},
   {"op", "conv_dw", CONV, conv, 0, NULL, trace_conv_dw},
-  {"op", "attention", "B_H_T_D[_causal]", attention, 0, "torch torch-compile jax ort openvino", NULL},
-  {"op", "attention_bwd", "B_H_T_D[_causal]", attention_bwd, 0, TRAIN_PEERS, NULL},
+  {"op", "attention", "B_H_T_D[_causal]", attention_flops, 0, "torch torch-compile jax ort openvino", trace_attention},
+  {"op", "attention_naive", "B_H_T_D[_causal]", attention_flops, 0, NULL, trace_attention_naive},
+  {"op", "attention_bwd", "B_H_T_D[_causal]", attention_bwd, 0, TRAIN_PEERS, trace_attention_bwd},
   {"op", "softmax", "RxC", NULL, 2, ROW_PEERS, trace_softmax},
   {"op", "softmax_bwd", "RxC", NULL, 4, NULL, trace_softmax_bwd},
   {"op", "layernorm", "RxC", NULL, 2, ROW_PEERS, trace_layer_norm},

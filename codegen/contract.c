@@ -203,13 +203,15 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
     tt_dtype t = ir_at(g, row)->dtype;
     phase[0].acc_type = t == TT_F16 || t == TT_BF16 ? TT_F32 : t;
   }
+  bool attention = ok && ir_is_attention((ir_op)ir_at(g, phase[0].row)->op);
+  if (attention) con_attention(lx, phase[0].row);
   bool winograd = ok && ir_at(g, phase[0].row)->op == IR_winograd;
   if (winograd) con_winograd(lx, phase[0].row);
-  for (int64_t i = n_phases - 1; ok && !winograd && i >= 0; i--) {
+  for (int64_t i = n_phases - 1; ok && !winograd && !attention && i >= 0; i--) {
     phase[i] = phase[0];
     choose_phase(&phase[i], i);
   }
-  bool special = winograd || (ok && con_window(lx, phase[0].row, phase, (int)n_phases));
+  bool special = winograd || attention || (ok && con_window(lx, phase[0].row, phase, (int)n_phases));
   for (int64_t i = 0; ok && !special && i < n_phases; i++) {
     ok = plan(&phase[i]);
     k->tasks += phase[i].n_tasks;
@@ -236,7 +238,7 @@ lp_kernel *cg_lower_contract(const ir_graph *g, uint32_t region, const cg_cpu *c
     else if (c->dots) con_dot_products(c);
     else con_register_tiles(c);
   }
-  if (ok) lower_stream_stores(lx);
+  if (ok && !attention) lower_stream_stores(lx);
   if (ok) lp_unroll(k);
   ok = ok && lower_arguments(lx, rows, max_rows);
   if (lx) lower_end(lx);

@@ -71,6 +71,9 @@ bool con_choose(contraction *c);              /* false: a plan entry of the kern
 /* A plan entry of the kernel (from a tuner or a user) that replaces what would be chosen: value i of `name`, within least..most. false: there is none. */
 bool con_planned(contraction *c, const char *name, uint32_t i, uint32_t n, int64_t least, int64_t most, int64_t *value);
 
+/* attention.c */
+void con_attention(lower_ctx *lx, ir_ref row);
+
 /* winograd.c */
 void con_winograd(lower_ctx *lx, ir_ref row);
 lp_ref con_keep(lp_kernel *k, lp_cursor *at, tt_dtype t, lp_ref value);                               /* in a local of its own */

@@ -342,7 +342,8 @@ static bool contract_form(checker *c, form_use *use) {
   c->f->space = ir_shape(c->g, c->f->core);
   pass_window w = {0};
   if (!pass_window_of(c->g, c->f->core, &w)) w.pad = 0;
-  if (!operand_form(c, core->args[0], w.pad) || !operand_form(c, core->args[1], 0)) return false;
+  for (uint32_t k = 0; k < core->n_args; k++)
+    if (!operand_form(c, core->args[k], k == 0 ? w.pad : 0)) return false;
   view *views = calloc((size_t)c->n, sizeof *views);     /* of rows above the contraction; rank -1: not above it */
   if (!views) return no(c, "no memory");
   bool ok = true;

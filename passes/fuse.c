@@ -10,7 +10,7 @@
  *
  * 1. Each row is solid or not. A row that is not is made again by everyone who reads it: movement (index arithmetic), and cheap
  *    elementwise rows on values that are in memory anyway or are smaller, when they are read about once by each reader. What has to be a buffer is solid:
- *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's result, which
+ *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's or attention's result, which
  *    says how it is stored.
  * 2. Each solid row starts as a group. Reductions of one value join, then groups along reads: first where the value read then need not exist in memory, then where it
  *    saves reading it again, then side by side where both read the same large value, or are small and alike.
@@ -129,7 +129,7 @@ static void choose_row(solidity *s, ir_ref r) {
   for (uint32_t k = 0; k < n->n_args; k++) s->in_memory[r] &= s->in_memory[n->args[k]] || form_is_leaf(g, n->args[k]) || form_is_free(g, n->args[k]);
   s->own[r] = make_again(s, r, false), s->with[r] = make_again(s, r, true);
   if (kind == IR_MOVEMENT && n->op != IR_fold) {
-    bool stores = n->op == IR_permute && (ir_at(g, n->args[0])->op == IR_conv || ir_at(g, n->args[0])->op == IR_winograd) && s->n_readers[n->args[0]] == s->n_readers[r];
+    bool stores = n->op == IR_permute && (ir_at(g, n->args[0])->op == IR_conv || ir_at(g, n->args[0])->op == IR_winograd || ir_at(g, n->args[0])->op == IR_attention) && s->n_readers[n->args[0]] == s->n_readers[r];
     if ((f->solid[r] = f->forced[r] || stores)) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
     return;
   }
@@ -160,7 +160,7 @@ static void choose_solid(fuser *f) {
     if (!f->live[r]) continue;
     if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
     if (ir_ops[n->op].kind == IR_CONTRACTION)
-      for (int k = 0; k < 2; k++) f->forced[form_operand_base(g, r, k, f->narrow)] = true;
+      for (int k = 0; k < (int)n->n_args; k++) f->forced[form_operand_base(g, r, k, f->narrow)] = true;
     if (n->op == IR_argsort) f->forced[n->args[0]] = true;
     const ir_node *x = ir_at(g, n->n_args ? n->args[0] : 0);
     int last = x->rank - 1;

@@ -80,6 +80,9 @@ static double estimate(const ir_graph *g, const group *x) {
     } else if (r->op == IR_winograd) {                   /* (tile + 2)^2 products for tile^2 results, of each channel */
       double tile = (double)ir_int(r, "tile");
       count *= 2 * (double)ir_at(g, r->args[0])->dim[2] * (tile + 2) * (tile + 2) / (tile * tile);
+    } else if (r->op == IR_attention) {
+      const ir_node *k = ir_at(g, r->args[1]);
+      count *= 4 * (double)k->dim[k->rank - 2];
     } else if (form_is_reduction((ir_op)r->op)) {
       s = ir_shape(g, r->args[0]);
       count = (double)tt_shape_count(&s);

@@ -1,0 +1,259 @@
+/* attention.c: attention as one kernel whose scores stay in cache (Dao et al. 2022; FlashAttention-2, Dao 2023).
+ *
+ *     task = a block of rows of q, in panels of L lanes
+ *       Q[d][l] = q * scale * log2(e)                          the panel, transposed
+ *       for each block of columns, for each panel that sees some of it
+ *         S[k][l] = sum over d of k[k][d] * Q[d][l]            register tiles of R columns x L rows of q
+ *         m' = max(m, S), P = 2^(S - m'), the sum and what was made so far times 2^(m - m')
+ *         O[e][l] += sum over k of v[k][e] * P[k][l]           register tiles of R x L
+ *       y = O / sum
+ *
+ * Rows of q lie across the lanes, so maxima and sums are of whole vectors, and k and v are read where they stand, number by number. A block that no
+ * row of a panel sees (causal, or past the live length) is skipped. Scratch is that of one block: nothing grows with the number of columns. */
+#include <float.h>
+#include <math.h>
+
+#include "contract.h"
+
+typedef struct {
+  lower_ctx *lx;
+  lp_kernel *k;
+  const ir_node *n;
+  ir_ref row;
+  ir_attention_options o;
+  int64_t rank, T, S, D, E, heads, shared;         /* heads: all of q's; shared: so many have one k and v */
+  int64_t L, R, panels, blocks, Bk;                /* blocks: of rows of q in a head */
+  int q, out, max, sum, p;                         /* scratch */
+  lp_ref head[TT_MAX_RANK], live, last, first;     /* leading index of q; number of live columns, the last that may be read; first row of the task */
+} attend;
+
+static lp_ref op2(attend *a, ir_op op, tt_dtype t, lp_ref x, lp_ref y) { return lp_op(a->k, op, t, x, y, 0); }
+static lp_ref number(attend *a, double v) { return lp_const(a->k, TT_F32, v); }
+static lp_ref add(attend *a, lp_ref x, int64_t i) { return lp_add(a->k, x, lp_int(a->k, i)); }
+static lp_ref at2(attend *a, lp_ref i, int64_t n, lp_ref j) { return lp_add(a->k, lp_mul(a->k, i, n), j); }
+
+static void store(attend *a, lp_cursor *at, int buffer, lp_ref index, lp_ref value) {
+  lp_stmt *s = lp_append(a->k, at, LS_STORE);
+  s->buffer = buffer, s->index = index, s->value = value;
+}
+
+static lp_ref loop(attend *a, lp_cursor *at, const char *name, int64_t n, int lanes) {
+  int var = lp_var_add(a->k, name, n);
+  lp_for(a->k, at, var, 0, n, lanes, at);
+  return lp_var(a->k, var);
+}
+
+static void end(lp_cursor *at) { while (*at->tail) at->tail = &(*at->tail)->next; }
+
+/* Operand i (q k v) at a row and a number of it. */
+static lp_ref operand(attend *a, int i, lp_ref row, lp_ref d) {
+  lp_ref index[TT_MAX_RANK];
+  for (int64_t j = 0; j < a->rank - 2; j++) index[j] = i && j == a->rank - 3 ? lp_div(a->k, a->head[j], a->shared) : a->head[j];
+  index[a->rank - 2] = row, index[a->rank - 1] = d;
+  return lower_pull(a->lx, a->n->args[i], index);
+}
+
+/* 2^x for x <= 0; below -126.5 it is 0. x = n + r; the polynomial is minimax for |r| <= 1/2. */
+static lp_ref power(attend *a, lp_cursor *at, lp_ref x) {
+  static const double c[] = {1, 0.693147182, 0.240226462, 0.0555032901, 0.00961812921, 0.00133998809, 0.000154346};
+  lp_kernel *k = a->k;
+  x = lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, x, number(a, -127)), number(a, -127), x);
+  x = con_keep(k, at, TT_F32, x);
+  lp_ref shifted = con_keep(k, at, TT_F32, op2(a, IR_add, TT_F32, x, number(a, 0x1.8p23)));              /* n in its last bits */
+  lp_ref r = con_keep(k, at, TT_F32, op2(a, IR_sub, TT_F32, x, op2(a, IR_sub, TT_F32, shifted, number(a, 0x1.8p23)))), y = number(a, c[6]);
+  for (int i = 5; i >= 0; i--) y = lp_fma(k, y, r, number(a, c[i]));
+  lp_ref bits = op2(a, IR_add, TT_I32, lp_op(k, IR_bitcast, TT_I32, shifted, 0, 0), lp_const(k, TT_I32, 127));
+  bits = op2(a, IR_shl, TT_I32, bits, lp_const(k, TT_I32, 23));
+  return op2(a, IR_mul, TT_F32, y, lp_op(k, IR_bitcast, TT_F32, bits, 0, 0));
+}
+
+/* The last column that each row of a panel sees, kept; 0: all of them. */
+static lp_ref limit_of(attend *a, lp_cursor *at, lp_ref row) {
+  lp_kernel *k = a->k;
+  lp_ref last = a->o.length || a->S % a->Bk ? add(a, a->live, -1) : 0;
+  if (a->o.causal) {
+    lp_ref own = a->o.length ? lp_add(k, row, op2(a, IR_sub, TT_I64, a->live, lp_int(k, a->T))) : row;
+    last = last ? op2(a, IR_min, TT_I64, own, last) : own;
+  }
+  return last ? con_keep(k, at, TT_I32, lp_op(k, IR_cast, TT_I32, last, 0, 0)) : 0;
+}
+
+/* Tiles of `rows` from number `from` on, n of them: acc[i] = start(i) + sum over `steps` of scalar(i, step) * vector(step). */
+typedef struct { int64_t rows, from, n; bool scores; lp_ref block, panel, lane, rescale; } tiles;
+
+static void register_tiles(attend *a, lp_cursor *outer, const tiles *t) {
+  lp_kernel *k = a->k;
+  if (t->n <= 0) return;
+  lp_cursor at = *outer;
+  lp_ref tile = loop(a, &at, "t", t->n, 0), first = add(a, lp_mul(k, tile, t->rows), t->from), rows[64], base = 0;
+  lp_ref column = lp_add(k, t->block, first);
+  if (t->scores) {                     /* the last tile lies over the one before it */
+    if (a->S % a->Bk) column = op2(a, IR_min, TT_I64, column, lp_int(k, a->S - t->rows));
+    base = op2(a, IR_sub, TT_I64, column, t->block);
+  }
+  int acc = lp_local_add(k, "acc", TT_F32, (int)t->rows), v = lp_local_add(k, "v", TT_F32, 1);
+  lp_stmt *s = lp_append(k, &at, LS_LOCAL);
+  s->local = acc, s->value = number(a, 0);
+  for (int64_t i = 0; i < t->rows; i++) {
+    rows[i] = t->scores ? add(a, base, i + a->R) : at2(a, at2(a, t->panel, a->E, add(a, first, i)), a->L, t->lane);
+    if (t->scores) continue;
+    s = lp_append(k, &at, LS_SET);
+    s->local = acc, s->index = lp_int(k, i), s->value = op2(a, IR_mul, TT_F32, lp_load(k, a->out, rows[i], 0, 0), t->rescale);
+  }
+  lp_cursor inside = at;
+  lp_ref step = loop(a, &inside, t->scores ? "d" : "k", t->scores ? a->D : a->Bk, 0);
+  s = lp_append(k, &inside, LS_LOCAL);
+  s->local = v;
+  s->value = t->scores ? lp_load(k, a->q, at2(a, at2(a, t->panel, a->D, step), a->L, t->lane), 0, 0) : lp_load(k, a->p, at2(a, add(a, step, a->R), a->L, t->lane), 0, 0);
+  lp_ref from = lp_add(k, t->block, step);
+  if (!t->scores && (a->o.length || a->S % a->Bk)) from = op2(a, IR_min, TT_I64, from, a->last);      /* what is dead is not read: 0 times NaN is NaN */
+  for (int64_t i = 0; i < t->rows; i++) {
+    s = lp_append(k, &inside, LS_SET);
+    s->local = acc, s->index = lp_int(k, i);
+    s->value = lp_fma(k, t->scores ? operand(a, 1, add(a, column, i), step) : operand(a, 2, from, add(a, first, i)), lp_get(k, v, 0), lp_get(k, acc, s->index));
+  }
+  end(&at);
+  for (int64_t i = 0; i < t->rows; i++) store(a, &at, t->scores ? a->p : a->out, t->scores ? at2(a, rows[i], a->L, t->lane) : rows[i], lp_get(k, acc, lp_int(k, i)));
+  end(outer);
+}
+
+/* One panel and one block of columns. */
+static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
+  lp_kernel *k = a->k;
+  lp_ref lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
+  int64_t rows = a->R < a->S ? a->R : a->S;
+  register_tiles(a, &at, &(tiles){.rows = rows, .n = a->S < a->R ? 1 : a->Bk / rows, .scores = true, .block = columns, .panel = panel, .lane = lane});
+  int m = lp_local_add(k, "m", TT_F32, 1), l = lp_local_add(k, "l", TT_F32, 1);
+  lp_ref before = con_keep(k, &at, TT_F32, lp_load(k, a->max, state, 0, 0)), limit = limit_of(a, &at, row);
+  lp_stmt *s = lp_append(k, &at, LS_LOCAL);
+  s->local = m, s->value = before;
+  lp_cursor inside = at;
+  lp_ref step = loop(a, &inside, "k", a->Bk, 0), column = lp_add(k, columns, step), place = at2(a, add(a, step, a->R), a->L, lane);
+  lp_ref seen = limit ? op2(a, IR_le, TT_BOOL, lp_op(k, IR_cast, TT_I32, column, 0, 0), limit) : 0;
+  lp_ref score = lp_load(k, a->p, place, 0, 0);
+  if (a->o.mask) {
+    const ir_node *mask = ir_at(a->lx->g, a->o.mask);
+    lp_ref index[TT_MAX_RANK];
+    for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
+    index[a->rank - 2] = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1)), index[a->rank - 1] = op2(a, IR_min, TT_I64, column, lp_int(k, a->S - 1));
+    for (int j = 0; j < mask->rank; j++)
+      if (mask->dim[j] == 1) index[j] = lp_int(k, 0);
+    lp_ref value = lower_pull(a->lx, a->o.mask, index);
+    if (mask->dtype == TT_BOOL) seen = seen ? op2(a, IR_and, TT_BOOL, seen, value) : value;
+    else score = lp_fma(k, value, number(a, M_LOG2E), score);
+  }
+  if (seen) score = lp_op(k, IR_select, TT_F32, seen, score, number(a, -INFINITY));
+  if (seen || a->o.mask) {
+    score = con_keep(k, &inside, TT_F32, score);
+    store(a, &inside, a->p, place, score);
+  } else score = con_keep(k, &inside, TT_F32, score);
+  s = lp_append(k, &inside, LS_SET);
+  s->local = m, s->value = lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, lp_get(k, m, 0), score), score, lp_get(k, m, 0));
+  end(&at);
+  lp_ref largest = con_keep(k, &at, TT_F32, lp_get(k, m, 0)), rescale = con_keep(k, &at, TT_F32, power(a, &at, op2(a, IR_sub, TT_F32, before, largest)));
+  store(a, &at, a->max, state, largest);
+  s = lp_append(k, &at, LS_LOCAL);
+  s->local = l, s->value = op2(a, IR_mul, TT_F32, lp_load(k, a->sum, state, 0, 0), rescale);
+  inside = at;
+  step = loop(a, &inside, "k", a->Bk, 0), place = at2(a, add(a, step, a->R), a->L, lane);
+  lp_ref p = con_keep(k, &inside, TT_F32, power(a, &inside, op2(a, IR_sub, TT_F32, lp_load(k, a->p, place, 0, 0), largest)));
+  store(a, &inside, a->p, place, p);
+  s = lp_append(k, &inside, LS_SET);
+  s->local = l, s->value = op2(a, IR_add, TT_F32, lp_get(k, l, 0), p);
+  end(&at);
+  store(a, &at, a->sum, state, lp_get(k, l, 0));
+  int64_t full = a->E / a->R;
+  register_tiles(a, &at, &(tiles){.rows = a->R, .n = full, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
+  if (a->E % a->R) register_tiles(a, &at, &(tiles){.rows = a->E % a->R, .from = full * a->R, .n = 1, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
+}
+
+/* The panels of q, transposed, and nothing made yet. */
+static void begin(attend *a, lp_cursor *outer) {
+  lp_kernel *k = a->k;
+  lp_cursor at = *outer;
+  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
+  if (a->T % (a->panels * a->L)) row = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1));
+  store(a, &at, a->max, state, number(a, -FLT_MAX));
+  store(a, &at, a->sum, state, number(a, 0));
+  int64_t by = a->D % 4 ? 1 : 4;
+  lp_cursor inside = at;
+  lp_ref d = lp_mul(k, loop(a, &inside, "d", a->D / by, 0), by);
+  int var = lp_var_add(k, "c", by);
+  lp_for(k, &inside, var, 0, by, 0, &inside)->unroll = true;
+  d = lp_add(k, d, lp_var(k, var));
+  store(a, &inside, a->q, at2(a, at2(a, panel, a->D, d), a->L, lane), op2(a, IR_mul, TT_F32, operand(a, 0, row, d), number(a, a->o.scale * M_LOG2E)));
+  end(&at);
+  lp_ref e = loop(a, &at, "e", a->E, 0);
+  store(a, &at, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), number(a, 0));
+  end(outer);
+}
+
+static void finish(attend *a, lp_cursor at, int lanes) {
+  lp_kernel *k = a->k;
+  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, 0), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
+  if (a->T % (a->panels * a->L)) {
+    lp_stmt *s = lp_append(k, &at, LS_IF);
+    s->guard = op2(a, IR_lt, TT_BOOL, row, lp_int(k, a->T));
+    at.tail = &s->body;
+    row = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1));           /* itself, with its range known */
+  }
+  lp_ref sum = lp_load(k, a->sum, state, 0, 0);                        /* of a row that sees nothing 0, else at least 1 */
+  sum = con_keep(k, &at, TT_F32, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, sum, number(a, 0.5)), number(a, 1), sum));
+  lp_ref e = loop(a, &at, "e", a->E, lanes), index[TT_MAX_RANK];
+  for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
+  index[a->rank - 2] = row, index[a->rank - 1] = e;
+  con_store(a->lx, a->row, &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
+}
+
+/* Vectors of a panel, rows of a tile: as for products. Few rows take panels of one vector. */
+static void choose(attend *a, const cg_cpu *cpu) {
+  int64_t lanes = cpu->vector_bytes / 4, vectors = a->T <= lanes ? 1 : 2, rows = (cpu->n_registers - 1 - vectors) / vectors;
+  a->L = vectors * lanes, a->R = rows > 14 ? 14 : rows;
+  int64_t columns = a->o.causal && !a->o.length && a->T <= 512 ? 32 : 64, blocks = (a->S + columns - 1) / columns;
+  a->Bk = ((a->S + blocks - 1) / blocks + a->R - 1) / a->R * a->R;
+  int64_t panels = (a->T + a->L - 1) / a->L, most = 64 / a->L > 1 ? 64 / a->L : 1;
+  a->blocks = (panels + most - 1) / most, a->panels = (panels + a->blocks - 1) / a->blocks;
+}
+
+void con_attention(lower_ctx *lx, ir_ref row) {
+  const ir_node *n = ir_at(lx->g, row), *q = ir_at(lx->g, n->args[0]), *v = ir_at(lx->g, n->args[2]);
+  lp_kernel *k = lx->k;
+  attend w = {.lx = lx, .k = k, .n = n, .row = row, .o = ir_attention_of(n), .rank = q->rank, .heads = 1, .shared = 1}, *a = &w;
+  w.T = q->dim[q->rank - 2], w.D = q->dim[q->rank - 1], w.S = v->dim[q->rank - 2], w.E = v->dim[q->rank - 1];
+  for (int i = 0; i < q->rank - 2; i++) w.heads *= q->dim[i];
+  if (q->rank > 2) w.shared = q->dim[q->rank - 3] / v->dim[q->rank - 3];
+  choose(a, lx->cpu);
+  k->tasks = w.heads * w.blocks;
+  w.q = lp_buffer_add(k, "Q", TT_F32, w.panels * w.D * w.L, true, true);
+  w.out = lp_buffer_add(k, "O", TT_F32, w.panels * w.E * w.L, true, true);
+  w.max = lp_buffer_add(k, "m", TT_F32, w.panels * w.L, true, true);
+  w.sum = lp_buffer_add(k, "sum", TT_F32, w.panels * w.L, true, true);
+  w.p = lp_buffer_add(k, "P", TT_F32, (w.Bk + 2 * w.R) * w.L, true, true);
+  lp_ref head = lp_div(k, lp_var(k, 0), w.blocks);
+  w.first = lp_mul(k, lp_mod(k, lp_var(k, 0), w.blocks), w.panels * w.L);
+  for (int i = q->rank - 3; i >= 0; i--) w.head[i] = i ? lp_mod(k, head, q->dim[i]) : head, head = lp_div(k, head, q->dim[i]);
+  lp_cursor at = {&k->body};
+  w.live = lp_int(k, w.S), w.last = lp_int(k, w.S - 1);
+  if (w.o.length) {
+    lp_ref live = lp_op(k, IR_max, TT_I64, lower_pull(lx, w.o.length, NULL), lp_int(k, 0), 0);
+    w.live = con_keep(k, &at, TT_I64, op2(a, IR_min, TT_I64, live, w.live));
+    w.last = con_keep(k, &at, TT_I64, op2(a, IR_max, TT_I64, add(a, w.live, -1), lp_int(k, 0)));
+  }
+  begin(a, &at);
+  lp_cursor inside = at;
+  lp_ref columns = lp_mul(k, loop(a, &inside, "block", (w.S + w.Bk - 1) / w.Bk, 0), w.Bk);
+  if (w.o.length) {
+    lp_stmt *s = lp_append(k, &inside, LS_IF);
+    s->guard = op2(a, IR_lt, TT_BOOL, columns, w.live);
+    inside.tail = &s->body;
+  }
+  lp_ref panel = loop(a, &inside, "p", w.panels, 0);
+  if (w.o.causal && !w.o.length) {
+    lp_stmt *s = lp_append(k, &inside, LS_IF);
+    s->guard = op2(a, IR_lt, TT_BOOL, columns, lp_add(k, w.first, lp_mul(k, add(a, panel, 1), w.L)));
+    inside.tail = &s->body;
+  }
+  block(a, inside, columns, panel);
+  end(&at);
+  finish(a, at, lx->cpu->vector_bytes / 4);
+}

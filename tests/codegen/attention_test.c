@@ -1,0 +1,81 @@
+/* Attention as one kernel: strided heads of one projection come in and go out without a copy, nothing of its plan grows with the square of the
+ * rows, the bits are the same on one thread and on two, and what stands behind the live length of a cache is not read. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "frontend/tinytorch.h"
+#include "passes/passes.h"
+
+enum { H = 4, D = 32 };
+
+/* qkv [1,T,3*H*D] -> [1,T,H*D] */
+static ir_graph *self_attention(int64_t rows, bool live) {
+  ir_graph *g = ir_graph_new("attention");
+  ir_ref x = ir_input(g, "x", TT_F32, TT_SHAPE(1, rows, 3 * H * D)), part[3];
+  for (int i = 0; i < 3; i++)
+    part[i] = ir_permute(g, ir_reshape(g, ir_slice_axis(g, x, 2, i * H * D, (i + 1) * H * D, 1), TT_SHAPE(1, rows, H, D)), (int[]){0, 2, 1, 3});
+  ir_attention_options o = {.scale = 0.2, .causal = !live, .length = live ? ir_input(g, "n", TT_I64, TT_SCALAR) : 0};
+  ir_ref y = ir_permute(g, ir_attention(g, IR_attention, part, &o), (int[]){0, 2, 1, 3});
+  ir_output_add(g, "y", ir_reshape(g, y, TT_SHAPE(1, rows, H * D)));
+  return g;
+}
+
+static rt_program *compile(ir_graph *g) {
+  tt_error err = {0};
+  rt_program *p = NULL;
+  cr_assert_eq(g->error.status, TT_OK, "%s", g->error.message);
+  cr_assert_eq(tt_compile(g, &(tt_compile_options){0}, &p, &err), TT_OK, "%s", err.message);
+  ir_graph_free(g);
+  return p;
+}
+
+Test(attention, one_kernel_and_nothing_grows_with_the_square_of_the_rows) {
+  size_t before = 0;
+  for (int64_t rows = 256; rows <= 2048; rows *= 2) {
+    rt_program *p = compile(self_attention(rows, false));
+    cr_expect_eq(p->n_steps, 1, "%u steps of %lld rows", p->n_steps, (long long)rows);
+    size_t all = p->arena_bytes + p->scratch_bytes;
+    cr_expect_lt(all, (size_t)(rows * rows) * 4, "%lld rows: %zu bytes", (long long)rows, all);
+    if (before) cr_expect_leq(all, 2 * before, "%lld rows: %zu bytes, of half as many %zu", (long long)rows, all, before);
+    before = all;
+    rt_program_free(p);
+  }
+}
+
+static float *run(rt_program *p, const float *data, int64_t rows, int64_t live, int threads) {
+  tt_error err = {0};
+  rt_team *team = rt_team_new(threads, &err);
+  rt_instance *x = rt_instance_new(p, team, &err);
+  tt_tensor *in = tt_tensor_from(TT_F32, &TT_SHAPE(1, rows, 3 * H * D), data, &err), *n = tt_tensor_from(TT_I64, &TT_SCALAR, &live, &err);
+  cr_assert_eq(rt_bind(x, "x", in, &err), TT_OK, "%s", err.message);
+  if (live) cr_assert_eq(rt_bind(x, "n", n, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(rt_run(x, &err), TT_OK, "%s", err.message);
+  tt_tensor *y = rt_bound(x, "y");
+  float *copy = malloc((size_t)(rows * H * D) * sizeof *copy);
+  memcpy(copy, tt_tensor_data(y), (size_t)(rows * H * D) * sizeof *copy);
+  tt_tensor_free(in), tt_tensor_free(n);
+  rt_instance_free(x), rt_team_free(team);
+  return copy;
+}
+
+Test(attention, bits_do_not_depend_on_threads_and_dead_rows_are_not_read) {
+  enum { ROWS = 150, LIVE = 77 };
+  float *data = malloc(ROWS * 3 * H * D * sizeof *data);
+  for (int i = 0; i < ROWS * 3 * H * D; i++) data[i] = (float)sin(0.37 * i);
+  for (int live = 0; live < 2; live++) {
+    rt_program *p = compile(self_attention(ROWS, live));
+    float *one = run(p, data, ROWS, live * LIVE, 1), *two = run(p, data, ROWS, live * LIVE, 2);
+    cr_expect_eq(memcmp(one, two, ROWS * H * D * sizeof *one), 0);
+    if (live) {                          /* of k and v alone: q is all there */
+      for (int r = LIVE; r < ROWS; r++)
+        for (int i = H * D; i < 3 * H * D; i++) data[r * 3 * H * D + i] = NAN;
+      float *again = run(p, data, ROWS, LIVE, 1);
+      cr_expect_eq(memcmp(one, again, ROWS * H * D * sizeof *one), 0);
+      free(again);
+    }
+    free(one), free(two), rt_program_free(p);
+  }
+  free(data);
+}
