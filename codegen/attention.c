@@ -53,6 +53,14 @@ static lp_ref operand(attend *a, int i, lp_ref row, lp_ref d) {
   return lower_pull(a->lx, a->n->args[i], index);
 }
 
+/* The row of q in a lane of a panel. A panel that reaches over the last row lies over the one before it, so that its rows stand a stride apart. */
+static lp_ref row_at(attend *a, lp_ref panel, lp_ref lane) {
+  lp_ref first = lp_add(a->k, a->first, lp_mul(a->k, panel, a->L));
+  if (a->T < a->L) return op2(a, IR_min, TT_I64, lp_add(a->k, first, lane), lp_int(a->k, a->T - 1));
+  if (a->T % (a->panels * a->L)) first = op2(a, IR_min, TT_I64, first, lp_int(a->k, a->T - a->L));
+  return lp_add(a->k, first, lane);
+}
+
 /* 2^x for x <= 0; below -126.5 it is 0. x = n + r; the polynomial is minimax for |r| <= 1/2. */
 static lp_ref power(attend *a, lp_cursor *at, lp_ref x) {
   static const double c[] = {1, 0.693147182, 0.240226462, 0.0555032901, 0.00961812921, 0.00133998809, 0.000154346};
@@ -120,7 +128,7 @@ static void register_tiles(attend *a, lp_cursor *outer, const tiles *t) {
 /* One panel and one block of columns. */
 static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
   lp_kernel *k = a->k;
-  lp_ref lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
+  lp_ref lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = row_at(a, panel, lane);
   int64_t rows = a->R < a->S ? a->R : a->S;
   register_tiles(a, &at, &(tiles){.rows = rows, .n = a->S < a->R ? 1 : a->Bk / rows, .scores = true, .block = columns, .panel = panel, .lane = lane});
   int m = lp_local_add(k, "m", TT_F32, 1), l = lp_local_add(k, "l", TT_F32, 1);
@@ -135,7 +143,7 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
     const ir_node *mask = ir_at(a->lx->g, a->o.mask);
     lp_ref index[TT_MAX_RANK];
     for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
-    index[a->rank - 2] = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1)), index[a->rank - 1] = op2(a, IR_min, TT_I64, column, lp_int(k, a->S - 1));
+    index[a->rank - 2] = row, index[a->rank - 1] = op2(a, IR_min, TT_I64, column, lp_int(k, a->S - 1));
     for (int j = 0; j < mask->rank; j++)
       if (mask->dim[j] == 1) index[j] = lp_int(k, 0);
     lp_ref value = lower_pull(a->lx, a->o.mask, index);
@@ -171,8 +179,7 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
 static void begin(attend *a, lp_cursor *outer) {
   lp_kernel *k = a->k;
   lp_cursor at = *outer;
-  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
-  if (a->T % (a->panels * a->L)) row = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1));
+  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = row_at(a, panel, lane);
   store(a, &at, a->max, state, number(a, -FLT_MAX));
   store(a, &at, a->sum, state, number(a, 0));
   int64_t by = a->D % 4 ? 1 : 4;
@@ -190,12 +197,11 @@ static void begin(attend *a, lp_cursor *outer) {
 
 static void finish(attend *a, lp_cursor at, int lanes) {
   lp_kernel *k = a->k;
-  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, 0), state = at2(a, panel, a->L, lane), row = lp_add(k, a->first, state);
-  if (a->T % (a->panels * a->L)) {
+  lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, 0), state = at2(a, panel, a->L, lane), row = row_at(a, panel, lane);
+  if (a->T % (a->panels * a->L)) {                                     /* what another panel has is its to store; a panel of few rows has copies of the last */
     lp_stmt *s = lp_append(k, &at, LS_IF);
-    s->guard = op2(a, IR_lt, TT_BOOL, row, lp_int(k, a->T));
+    s->guard = a->T < a->L ? op2(a, IR_lt, TT_BOOL, state, lp_int(k, a->T)) : op2(a, IR_ge, TT_BOOL, row, lp_add(k, a->first, lp_mul(k, panel, a->L)));
     at.tail = &s->body;
-    row = op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1));           /* itself, with its range known */
   }
   lp_ref sum = lp_load(k, a->sum, state, 0, 0);                        /* of a row that sees nothing 0, else at least 1 */
   sum = con_keep(k, &at, TT_F32, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, sum, number(a, 0.5)), number(a, 1), sum));
@@ -205,13 +211,18 @@ static void finish(attend *a, lp_cursor at, int lanes) {
   con_store(a->lx, a->row, &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
 }
 
-/* Vectors of a panel, rows of a tile: as for products. Few rows take panels of one vector. */
+/* Vectors of a panel, rows of a tile: as for products, of one vector where two fit the rows of q much worse. Blocks of columns are of like size, short ones one
+ * block; causal ones are finer, because they are skipped whole. */
 static void choose(attend *a, const cg_cpu *cpu) {
-  int64_t lanes = cpu->vector_bytes / 4, vectors = a->T <= lanes ? 1 : 2, rows = (cpu->n_registers - 1 - vectors) / vectors;
-  a->L = vectors * lanes, a->R = rows > 14 ? 14 : rows;
-  int64_t columns = a->o.causal && !a->o.length && a->T <= 512 ? 32 : 64, blocks = (a->S + columns - 1) / columns;
-  a->Bk = ((a->S + blocks - 1) / blocks + a->R - 1) / a->R * a->R;
+  int64_t lanes = cpu->vector_bytes / 4, one = (a->T + lanes - 1) / lanes, vectors = 10 * one < 9 * ((one + 1) / 2 * 2) ? 1 : 2;
+  int64_t rows = (cpu->n_registers - 1 - vectors) / vectors, columns = a->o.causal && !a->o.length && a->T <= 512 ? 32 : a->S <= 96 ? 96 : 64;
+  int64_t blocks = (a->S + columns - 1) / columns, each = (a->S + blocks - 1) / blocks;
+  a->L = vectors * lanes, a->R = rows = rows > 14 ? 14 : rows;
+  for (int64_t r = rows - 1; 5 * r >= 4 * rows; r--)
+    if ((each + r - 1) / r * r < (each + a->R - 1) / a->R * a->R) a->R = r;
+  a->Bk = (each + a->R - 1) / a->R * a->R;
   int64_t panels = (a->T + a->L - 1) / a->L, most = 64 / a->L > 1 ? 64 / a->L : 1;
+  if (panels < 2 * most && blocks == 1) most = panels;                /* all in one task: what it packs is used once */
   a->blocks = (panels + most - 1) / most, a->panels = (panels + a->blocks - 1) / a->blocks;
 }
 
