@@ -455,7 +455,7 @@ static em_val load(em *e, lp_ref r, int level) {
 
 static em_val random_bits(em *e, const lp_expr *x) {
   em_kernel *s = e->kernel;
-  em_val seed = em_value(e, x->a[0]), step = em_value(e, x->a[1]);
+  em_val seed = em_lane(e, em_value(e, x->a[0]), 0), step = em_lane(e, em_value(e, x->a[1]), 0);      /* the same in all lanes, also where a vector loop's local has them */
   int64_t stride = 0;
   int n = em_is_vector(e, x->a[2]) ? s->width : 0;
   bool block = n && n % 32 == 0 && em_affine(e, x->a[2], &stride) && stride == 1 && em_multiple(e, x->a[2]) % 32 == 0;

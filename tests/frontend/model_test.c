@@ -335,17 +335,17 @@ static stepper first_step(const model_info *info, model_config *c, const char *b
   stepper s = {.m = tt_model_new(info->function, c, &(tt_model_options){.name = info->name, .seed = 2, .backend = backend, .n_threads = 2}, &err)};
   cr_assert_not_null(s.m, "%s", err.message);
   tt_compile_options o = {.train = true, .gradients = true, .optimizer = info->optimizer, .hyper = info->hyper};
-  tt_shape shape = info->context ? TT_SHAPE(4, 32) : TT_SHAPE(4, 3, 16, 16);
+  tt_shape shape = info->context ? TT_SHAPE(4, 24) : TT_SHAPE(4, 3, 16, 16);
   cr_assert_eq(tt_model_compile(s.m, info->context ? TT_I32 : TT_F32, &shape, true, &o, &s.p, &err), TT_OK, "%s", err.message);
   s.run = rt_instance_new(s.p, tt_model_team(s.m, &err), &err);
   cr_assert_not_null(s.run, "%s", err.message);
   cr_assert_eq(rt_params_bind(tt_model_params(s.m), s.run, &err), TT_OK, "%s", err.message);
   void *x = bound_input(s.run, s.p, "x");
   for (int i = 0; i < tt_shape_count(&shape); i++)
-    if (info->context) ((int32_t *)x)[i] = (i * 7 + i / 32) % 10;
+    if (info->context) ((int32_t *)x)[i] = (i * 7 + i / 24) % 10;
     else ((float *)x)[i] = (float)sin(0.37 * i + i % 5);
   int32_t *y = bound_input(s.run, s.p, "y");
-  for (int i = 0; i < (info->context ? 4 * 32 : 4); i++) y[i] = i % 10;
+  for (int i = 0; i < (info->context ? 4 * 24 : 4); i++) y[i] = i % 10;
   *(double *)bound_input(s.run, s.p, "lr") = 0.01;
   if (rt_slot_find(s.p, "step") >= 0) bound_input(s.run, s.p, "step");
   if (rt_slot_find(s.p, "seed") >= 0) bound_input(s.run, s.p, "seed");
