@@ -90,7 +90,7 @@ TT_API int rt_params_count(const rt_params *s);
 TT_API rt_param *rt_params_at(rt_params *s, int i);
 TT_API tt_status rt_params_bind(rt_params *s, rt_instance *x, tt_error *err);              /* every RT_PARAM slot of the program */
 tt_status rt_params_bind_averages(rt_params *s, rt_instance *x, tt_error *err);            /* the same, and NAME.ema in the place of NAME where there is one */
-void rt_params_take_averages(rt_params *s);                                                /* each parameter becomes what its NAME.ema is */
+TT_API void rt_params_take_averages(rt_params *s);                                                /* each parameter becomes what its NAME.ema is */
 
 /* safetensors.c: files are mapped, and header and size checked before anything is believed; written to a temporary file,
  * synced and renamed. */
@@ -171,7 +171,7 @@ typedef struct {
 } tt_augment;
 /* "crop=4, flip, jitter=0.4, cutout=8, mixup=0.2, cutmix=1": those that are named; without a number, these. */
 TT_API tt_status tt_augment_parse(const char *text, tt_augment *a, tt_error *err);
-void rt_augment_text(const tt_augment *a, char *text, size_t size);                        /* the same text again, to the last bit */
+TT_API void rt_augment_text(const tt_augment *a, char *text, size_t size);                        /* the same text again, to the last bit */
 tt_status rt_augment_check(const tt_augment *a, const tt_dataset *d, tt_error *err);
 typedef void rt_words(void *from, uint32_t i, uint32_t out[4]);                            /* the i-th draw of four random words */
 void rt_augment_jitter(float *image, int64_t channels, int64_t area, double amount, const uint32_t words[4]);      /* of pixels in 0..1 */
@@ -216,7 +216,7 @@ TT_API double tt_schedule_at(const tt_schedule *s, int64_t step);
 /* What the schedule plateau makes of the losses it is told, one an epoch: rates are tt_schedule_at times scale. It begins as {INFINITY, 1, 0}. */
 typedef struct { double best, scale; int64_t bad; } tt_plateau;
 TT_API void tt_schedule_measured(const tt_schedule *s, tt_plateau *p, double loss);        /* other schedules do nothing */
-bool rt_schedule_wants_loss(const tt_schedule *s);
+TT_API bool rt_schedule_wants_loss(const tt_schedule *s);
 TT_API const char *tt_schedule_name(int i);          /* NULL behind the last */
 TT_API bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
