@@ -37,7 +37,7 @@ typedef struct {
   int64_t steps, n_blocks, tiles_h, tiles_w;
   int64_t taps, wide;                                 /* R*S or POSITIONS; elements between two pixels of V */
   int64_t v_apart, d_apart;                           /* between two positions of V and D: not a power of two, so that a tile's fall into different sets of L1 */
-  int v, d, m;                                        /* scratch */
+  int v, d, m, mid;                                   /* scratch; mid: between the two passes of a transform */
   lp_ref at[MAX_AXES], c0, panel0;
 } weights;
 
@@ -256,37 +256,58 @@ static void values(weights *w, lp_cursor *at, const lp_ref *x, lp_ref *y) {
 
 typedef struct { lp_ref t, image, y, x, inside; } tile_place;
 
+static lp_ref position_at(weights *w, int64_t apart, lp_ref i, lp_ref j, lp_ref rest) {
+  return lp_add(w->k, times(w, i, SIDE * apart, lp_mul(w->k, j, apart)), rest);
+}
+
+/* As in winograd.c, a transform is two passes, each a loop. What lies between them stands in L1 where all vectors are whole; else where the results will,
+ * some of which come from beyond L2. `lane` counts n of them. */
+typedef struct { int buffer; int64_t apart; bool own; lp_ref lane, rest; } between;
+static lp_ref lanes_loop(weights *w, lp_cursor *at, int64_t n, between *b) {
+  b->own = n % w->lanes == 0;
+  if (!b->own) return b->lane = loop(w, at, "l", n, w->lanes);
+  lp_ref vector = loop(w, at, "v", n / w->lanes, 0);
+  b->lane = loop(w, at, "l", w->lanes, w->lanes);
+  return times(w, vector, w->lanes, b->lane);
+}
+static void between_at(weights *w, between *b, int buffer, int64_t apart, lp_ref rest) {
+  b->buffer = b->own ? w->mid : buffer, b->apart = b->own ? w->lanes : apart, b->rest = b->own ? b->lane : rest;
+}
+
 static void transform_dy(weights *w, lp_cursor *at, lp_ref panel, int64_t width, const void *user) {
   const tile_place *p = user;
   lp_kernel *k = w->k;
-  lp_ref in[4], mid[4][SIDE], out[SIDE];
+  lp_ref in[4], out[SIDE];
   lp_cursor body = *at;
-  lp_ref l = loop(w, &body, "l", width, w->lanes), o = channel(w, panel, width, l);
-  for (int i = 0; i < 4; i++) {
-    for (int j = 0; j < 4; j++) in[j] = keep(w, &body, dy_at(w, o, p->image, lp_add(k, p->y, lp_int(k, i)), lp_add(k, p->x, lp_int(k, j)), p->inside));
-    values(w, &body, in, mid[i]);
-  }
-  for (int j = 0; j < SIDE; j++) {
-    for (int i = 0; i < 4; i++) in[i] = mid[i][j];
-    values(w, &body, in, out);
-    for (int i = 0; i < SIDE; i++) store(w, &body, w->d, lp_add(k, lp_int(k, (i * SIDE + j) * w->d_apart), times(w, times(w, panel, w->steps, p->t), w->L, l)), out[i]);
+  between b;
+  lp_ref l = lanes_loop(w, &body, width, &b), o = channel(w, panel, width, l), rest = times(w, times(w, panel, w->steps, p->t), w->L, l);
+  between_at(w, &b, w->d, w->d_apart, rest);
+  for (int columns = 0; columns < 2; columns++) {
+    lp_cursor inside = body;
+    lp_ref side = loop(w, &inside, "i", columns ? SIDE : 4, 0);
+    for (int i = 0; i < 4; i++)
+      in[i] = keep(w, &inside, columns ? lp_load(k, b.buffer, position_at(w, b.apart, lp_int(k, i), side, b.rest), 0, 0) : dy_at(w, o, p->image, lp_add(k, p->y, side), lp_add(k, p->x, lp_int(k, i)), p->inside));
+    values(w, &inside, in, out);
+    for (int i = 0; i < SIDE; i++) store(w, &inside, columns ? w->d : b.buffer, columns ? position_at(w, w->d_apart, lp_int(k, i), side, rest) : position_at(w, b.apart, side, lp_int(k, i), b.rest), out[i]);
+    to_end(&body);
   }
 }
 
 static void transform_x(weights *w, lp_cursor *at, const tile_place *p) {
   lp_kernel *k = w->k;
-  lp_ref in[SIDE], mid[SIDE][SIDE], out[SIDE];
+  lp_ref in[SIDE], out[SIDE];
   lp_cursor body = *at;
-  lp_ref c = loop(w, &body, "c", w->group, w->lanes);
-  for (int i = 0; i < SIDE; i++) {
-    for (int j = 0; j < SIDE; j++)
-      in[j] = keep(w, &body, x_at(w, c, p->image, within(w, lp_add(k, p->y, lp_int(k, i)), w->X - 1), within(w, lp_add(k, p->x, lp_int(k, j)), w->Y - 1)));
-    con_winograd_input(k, &body, w->t, 4, in, mid[i]);
-  }
-  for (int j = 0; j < SIDE; j++) {
-    for (int i = 0; i < SIDE; i++) in[i] = mid[i][j];
-    con_winograd_input(k, &body, w->t, 4, in, out);
-    for (int i = 0; i < SIDE; i++) store(w, &body, w->v, lp_add(k, lp_int(k, (i * SIDE + j) * w->v_apart), times(w, p->t, w->wide, c)), out[i]);
+  between b;
+  lp_ref c = lanes_loop(w, &body, w->group, &b), rest = times(w, p->t, w->wide, c);
+  between_at(w, &b, w->v, w->v_apart, rest);
+  for (int columns = 0; columns < 2; columns++) {
+    lp_cursor inside = body;
+    lp_ref side = loop(w, &inside, "i", SIDE, 0);
+    for (int i = 0; i < SIDE; i++)
+      in[i] = keep(w, &inside, columns ? lp_load(k, b.buffer, position_at(w, b.apart, lp_int(k, i), side, b.rest), 0, 0) : x_at(w, c, p->image, within(w, lp_add(k, p->y, side), w->X - 1), within(w, lp_add(k, p->x, lp_int(k, i)), w->Y - 1)));
+    con_winograd_input(k, &inside, w->t, 4, in, out);
+    for (int i = 0; i < SIDE; i++) store(w, &inside, columns ? w->v : b.buffer, columns ? position_at(w, w->v_apart, lp_int(k, i), side, rest) : position_at(w, b.apart, side, lp_int(k, i), b.rest), out[i]);
+    to_end(&body);
   }
   to_end(at);
 }
@@ -385,21 +406,23 @@ static void transform_results(weights *w, lp_cursor *at) {
   static const double A_F[3][SIDE] = {{1. / 4, -1. / 6, -1. / 6, 1. / 24, 1. / 24, 0}, {0, -1. / 6, 1. / 6, 1. / 12, -1. / 12, 0}, {0, -1. / 6, -1. / 6, 1. / 6, 1. / 6, 1}};
   lp_kernel *k = w->k;
   lp_cursor body = *at;
-  lp_ref mid[3][SIDE], in[SIDE], out[TAPS];
+  lp_ref in[SIDE], out[3];
   int64_t apart = w->panels * w->group * w->L;
-  lp_ref l = loop(w, &body, "l", apart, w->lanes);
-  for (int side = 0; side < 2; side++)
-    for (int j = 0; j < (side ? 3 : SIDE); j++) {
-      for (int i = 0; i < SIDE; i++) in[i] = side ? mid[j][i] : keep(w, &body, lp_load(k, w->m, lp_add(k, lp_int(k, (i * SIDE + j) * apart), l), 0, 0));
-      for (int r = 0; r < 3; r++) {
-        lp_ref sum = 0;
-        for (int i = 0; i < SIDE; i++)
-          if (A_F[r][i]) sum = sum ? scaled(w, &body, A_F[r][i], in[i], sum) : keep(w, &body, lp_op(k, IR_mul, w->t, in[i], lp_const(k, w->t, A_F[r][i]), 0));
-        if (side) out[j * 3 + r] = sum;
-        else mid[r][j] = sum;
-      }
+  between b;                                          /* always whole vectors: L is */
+  lp_ref l = lanes_loop(w, &body, apart, &b);
+  between_at(w, &b, w->m, apart, l);
+  for (int rows = 0; rows < 2; rows++) {
+    lp_cursor inside = body;
+    lp_ref side = loop(w, &inside, "i", rows ? 3 : SIDE, 0);
+    for (int i = 0; i < SIDE; i++) in[i] = keep(w, &inside, rows ? lp_load(k, b.buffer, position_at(w, b.apart, side, lp_int(k, i), b.rest), 0, 0) : lp_load(k, w->m, position_at(w, apart, lp_int(k, i), side, l), 0, 0));
+    for (int r = 0; r < 3; r++) {
+      out[r] = 0;
+      for (int i = 0; i < SIDE; i++)
+        if (A_F[r][i]) out[r] = out[r] ? scaled(w, &inside, A_F[r][i], in[i], out[r]) : keep(w, &inside, lp_op(k, IR_mul, w->t, in[i], lp_const(k, w->t, A_F[r][i]), 0));
     }
-  for (int i = 0; i < TAPS; i++) store(w, &body, w->m, lp_add(k, lp_int(k, i * apart), l), out[i]);
+    for (int r = 0; r < 3; r++) store(w, &inside, rows ? w->m : b.buffer, rows ? times(w, side, 3 * apart, lp_add(k, lp_int(k, r * apart), l)) : position_at(w, b.apart, lp_int(k, r), side, b.rest), out[r]);
+    to_end(&body);
+  }
   to_end(at);
 }
 
@@ -430,6 +453,7 @@ void con_weights_build(contraction *c) {
   w.v = lp_buffer_add(k, "V", w.t, pixels, true, true);
   w.d = lp_buffer_add(k, "D", w.t, places, true, true);
   w.m = lp_buffer_add(k, "M", w.t, sums, true, true);
+  if (w.winograd) w.mid = lp_buffer_add(k, "mid", w.t, POSITIONS * w.lanes, true, true);
   for (int i = 0; i < c->n_axes; i++) w.at[i] = lp_int(k, 0);
   if (w.first) w.at[0] = lp_div(k, c->task, w.n_groups * w.n_panel_groups);
   w.c0 = lp_mul(k, lp_mod(k, lp_div(k, c->task, w.n_panel_groups), w.n_groups), w.group);

@@ -7,7 +7,8 @@
  *         A^T M A of each tile, epilogue, store
  *
  * The transformed weights U are an operand that stands panel by panel (passes/winograd.c), so each product reads them in one stream. V and M are the
- * scratch of the thread. The transforms are written out as additions, with what the rows of B^T and A^T share computed once. */
+ * scratch of the thread. A transform is additions, with what the rows of B^T and A^T share computed once; it goes over the columns of a tile and then over its
+ * rows, each a loop, and what lies between stands where its results will: a tile is more than there are registers, and the code is a sixth of one written out. */
 #include "contract.h"
 
 typedef struct {
@@ -18,6 +19,7 @@ typedef struct {
   int m, a;
   int64_t C, O, H, W, L, tiles_h, tiles_w, total, T, rows;      /* total: tiles of all images; T: of a task; rows: of a register tile */
   int lanes;                                                    /* of the transforms: one machine vector */
+  int64_t v_apart, m_apart;                                     /* between two positions of V and M: an odd number of lines, so that a tile's fall into different sets of L1 */
   int v, products, out;                                         /* scratch: V, M, and a tile's results when their epilogue is a loop */
 } wino;
 
@@ -83,27 +85,38 @@ static lp_cursor each_tile(wino *w, lp_cursor *at, lp_ref *t, tile_at *where) {
   return body;
 }
 
+static lp_ref side_loop(lp_kernel *k, lp_cursor *at, int64_t n) {
+  int var = lp_var_add(k, "i", n);
+  lp_for(k, at, var, 0, n, 0, at);
+  return lp_var(k, var);
+}
+
+/* Where position (i, j) stands of tile t and channel c, both among n. */
+static lp_ref standing(wino *w, int64_t apart, lp_ref i, lp_ref j, lp_ref t, int64_t n, lp_ref c) {
+  lp_kernel *k = w->k;
+  return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, i, w->a), j), apart), lp_add(k, lp_mul(k, t, n), c));
+}
+
 static void transform_input(wino *w, lp_cursor *at) {
   lp_kernel *k = w->k;
-  int a = w->a;
-  lp_ref t, in[6], mid[36], out[6];
+  lp_ref t, in[6], out[6];
   tile_at where;
-  lp_cursor body = each_tile(w, at, &t, &where), inside;
+  lp_cursor body = each_tile(w, at, &t, &where);
   int var = lp_var_add(k, "c", w->C);
-  lp_for(k, &body, var, 0, w->C, w->lanes, &inside);
+  lp_for(k, &body, var, 0, w->C, w->lanes, &body);
   lp_ref c = lp_var(k, var);
-  for (int j = 0; j < a; j++) {
-    for (int i = 0; i < a; i++)
-      in[i] = con_keep(k, &inside, w->t, lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}));
+  for (int rows = 0; rows < 2; rows++) {
+    lp_cursor inside = body;
+    lp_ref at_side = side_loop(k, &inside, w->a), place[6];
+    for (int i = 0; i < w->a; i++) place[i] = rows ? standing(w, w->v_apart, at_side, lp_int(k, i), t, w->C, c) : standing(w, w->v_apart, lp_int(k, i), at_side, t, w->C, c);
+    for (int i = 0; i < w->a; i++)
+      in[i] = con_keep(k, &inside, w->t, rows ? lp_load(k, w->v, place[i], 0, 0) : lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, at_side)}));
     con_winograd_input(k, &inside, w->t, w->m, in, out);
-    for (int i = 0; i < a; i++) mid[i * a + j] = out[i];
-  }
-  for (int i = 0; i < a; i++) {
-    con_winograd_input(k, &inside, w->t, w->m, mid + i * a, out);
-    for (int j = 0; j < a; j++) {
+    for (int i = 0; i < w->a; i++) {
       lp_stmt *s = lp_append(k, &inside, LS_STORE);
-      s->buffer = w->v, s->index = lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->C), c), s->value = out[j];
+      s->buffer = w->v, s->index = place[i], s->value = out[i];
     }
+    while (*body.tail) body.tail = &(*body.tail)->next;
   }
 }
 
@@ -136,7 +149,7 @@ static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_
   lp_ref number = lp_add(k, lp_mul(k, panel, w->a * w->a), q);
   if (k->tasks > 1) ask_for_next(w, &body, lp_add(k, lp_mul(k, number, tiles), lp_add(k, lp_var(k, tile), lp_int(k, first_tile))), (w->O + w->L - 1) / w->L * w->a * w->a * tiles);
   lp_for(k, &body, lane, 0, w->L, (int)w->L, &body);
-  lp_ref first = lp_add(k, lp_mul(k, lp_var(k, tile), rows), lp_int(k, from)), row = lp_add(k, lp_mul(k, q, w->T), first), l = lp_var(k, lane), c = lp_var(k, channel);
+  lp_ref row = lp_add(k, lp_mul(k, lp_var(k, tile), rows), lp_int(k, from)), l = lp_var(k, lane), c = lp_var(k, channel), at_q[] = {lp_mul(k, q, w->v_apart), lp_mul(k, q, w->m_apart)};
   lp_stmt *s = lp_append(k, &body, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, w->t, 0);
   lp_for(k, &body, channel, 0, w->C, 0, &inside);
@@ -145,12 +158,12 @@ static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_
   for (int64_t i = 0; i < rows; i++) {
     s = lp_append(k, &inside, LS_SET);
     s->local = acc, s->index = lp_int(k, i);
-    s->value = lp_fma(k, lp_load(k, w->v, lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->C), c), 0, 0), lp_get(k, u, 0), lp_get(k, acc, s->index));
+    s->value = lp_fma(k, lp_load(k, w->v, lp_add(k, at_q[0], lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->C), c)), 0, 0), lp_get(k, u, 0), lp_get(k, acc, s->index));
   }
   while (*body.tail) body.tail = &(*body.tail)->next;
   for (int64_t i = 0; i < rows; i++) {
     s = lp_append(k, &body, LS_STORE);
-    s->buffer = w->products, s->index = lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->L), l), s->value = lp_get(k, acc, lp_int(k, i));
+    s->buffer = w->products, s->index = lp_add(k, at_q[1], lp_add(k, lp_mul(k, lp_add(k, row, lp_int(k, i)), w->L), l)), s->value = lp_get(k, acc, lp_int(k, i));
   }
 }
 
@@ -158,25 +171,26 @@ static void product_tiles(wino *w, lp_cursor *at, lp_ref panel, lp_ref q, int64_
 static void transform_output(wino *w, lp_cursor *at, lp_ref panel, int64_t width, bool looped) {
   lp_kernel *k = w->k;
   int a = w->a, m = w->m;
-  lp_ref t, in[6], mid[36], out[6];
+  lp_ref t, in[6], out[6];
   tile_at where;
-  lp_cursor body = each_tile(w, at, &t, &where), inside;
+  lp_cursor body = each_tile(w, at, &t, &where), lanes = body, inside;
   int var = lp_var_add(k, "l", width);
-  lp_for(k, &body, var, 0, width, w->lanes, &inside);
+  lp_for(k, &lanes, var, 0, width, w->lanes, &lanes);
   lp_ref l = lp_var(k, var), o = lp_add(k, lp_mul(k, panel, w->L), l);
-  for (int j = 0; j < a; j++) {
-    for (int i = 0; i < a; i++) in[i] = con_keep(k, &inside, w->t, lp_load(k, w->products, lp_add(k, lp_mul(k, lp_add(k, lp_int(k, (i * a + j) * w->T), t), w->L), l), 0, 0));
+  for (int rows = 0; rows < 2; rows++) {
+    inside = lanes;
+    lp_ref at_side = side_loop(k, &inside, rows ? m : a), place[6];
+    for (int i = 0; i < a; i++) place[i] = rows ? standing(w, w->m_apart, at_side, lp_int(k, i), t, w->L, l) : standing(w, w->m_apart, lp_int(k, i), at_side, t, w->L, l);
+    for (int i = 0; i < a; i++) in[i] = con_keep(k, &inside, w->t, lp_load(k, w->products, place[i], 0, 0));
     output_side(w, &inside, in, out);
-    for (int i = 0; i < m; i++) mid[i * a + j] = out[i];
-  }
-  for (int i = 0; i < m; i++) {
-    output_side(w, &inside, mid + i * a, out);
-    for (int j = 0; j < m; j++)
-      if (looped) {
+    for (int i = 0; i < m; i++)
+      if (!rows || looped) {
         lp_stmt *s = lp_append(k, &inside, LS_STORE);
-        s->buffer = w->out, s->index = lp_add(k, lp_int(k, (i * m + j) * w->L), l), s->value = out[j];
-      } else con_store(w->lx, w->row, &inside, (lp_ref[]){where.image, lp_int(k, 0), o, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, lp_int(k, j))}, out[j]);
+        s->buffer = rows ? w->out : w->products, s->index = rows ? lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, at_side, m), lp_int(k, i)), w->L), l) : place[i], s->value = out[i];
+      } else con_store(w->lx, w->row, &inside, (lp_ref[]){where.image, lp_int(k, 0), o, lp_add(k, where.y, at_side), lp_add(k, where.x, lp_int(k, i))}, out[i]);
+    while (*lanes.tail) lanes.tail = &(*lanes.tail)->next;
   }
+  while (*body.tail) body.tail = &(*body.tail)->next;
   if (!looped) return;
   int i = lp_var_add(k, "i", m), j = lp_var_add(k, "j", m);
   lp_ref y = lp_add(k, where.y, lp_var(k, i)), x = lp_add(k, where.x, lp_var(k, j));
@@ -218,6 +232,12 @@ static void choose(wino *w, const cg_cpu *cpu) {
     if (((w->total + t - 1) / t) % 4 == 0) w->T = t;
 }
 
+/* At least n elements that are an odd number of lines. */
+static int64_t apart(const wino *w, int64_t n) {
+  int64_t line = 64 / (int64_t)tt_dtype_size(w->t);
+  return ((n + line - 1) / line | 1) * line;
+}
+
 void con_winograd(lower_ctx *lx, ir_ref row) {
   const ir_node *n = ir_at(lx->g, row), *x = ir_at(lx->g, n->args[0]), *u = ir_at(lx->g, n->args[1]);
   lp_kernel *k = lx->k;
@@ -227,8 +247,9 @@ void con_winograd(lower_ctx *lx, ir_ref row) {
   choose(&w, lx->cpu);
   bool looped = con_costly(lx->g, lx->region) || w.H % w.m || w.W % w.m;
   k->tasks = (w.total + w.T - 1) / w.T;
-  w.v = lp_buffer_add(k, "V", w.t, w.a * w.a * w.T * w.C, true, true);
-  w.products = lp_buffer_add(k, "M", w.t, w.a * w.a * w.T * w.L, true, true);
+  w.v_apart = apart(&w, w.T * w.C), w.m_apart = apart(&w, w.T * w.L);
+  w.v = lp_buffer_add(k, "V", w.t, w.a * w.a * w.v_apart, true, true);
+  w.products = lp_buffer_add(k, "M", w.t, w.a * w.a * w.m_apart, true, true);
   if (looped) w.out = lp_buffer_add(k, "out", w.t, w.m * w.m * w.L, true, true);
   lp_cursor body = {&k->body};
   transform_input(&w, &body);
