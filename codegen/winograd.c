@@ -107,14 +107,14 @@ static void transform_input(wino *w, lp_cursor *at) {
   lp_ref c = lp_var(k, var);
   for (int rows = 0; rows < 2; rows++) {
     lp_cursor inside = body;
-    lp_ref at_side = side_loop(k, &inside, w->a), place[6];
-    for (int i = 0; i < w->a; i++) place[i] = rows ? standing(w, w->v_apart, at_side, lp_int(k, i), t, w->C, c) : standing(w, w->v_apart, lp_int(k, i), at_side, t, w->C, c);
+    lp_ref at_side = side_loop(k, &inside, w->a), spot[6];
+    for (int i = 0; i < w->a; i++) spot[i] = rows ? standing(w, w->v_apart, at_side, lp_int(k, i), t, w->C, c) : standing(w, w->v_apart, lp_int(k, i), at_side, t, w->C, c);
     for (int i = 0; i < w->a; i++)
-      in[i] = con_keep(k, &inside, w->t, rows ? lp_load(k, w->v, place[i], 0, 0) : lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, at_side)}));
+      in[i] = con_keep(k, &inside, w->t, rows ? lp_load(k, w->v, spot[i], 0, 0) : lower_pull(w->lx, ir_at(w->lx->g, w->row)->args[0], (lp_ref[]){where.image, lp_int(k, 0), c, lp_add(k, where.y, lp_int(k, i)), lp_add(k, where.x, at_side)}));
     con_winograd_input(k, &inside, w->t, w->m, in, out);
     for (int i = 0; i < w->a; i++) {
       lp_stmt *s = lp_append(k, &inside, LS_STORE);
-      s->buffer = w->v, s->index = place[i], s->value = out[i];
+      s->buffer = w->v, s->index = spot[i], s->value = out[i];
     }
     while (*body.tail) body.tail = &(*body.tail)->next;
   }
@@ -179,14 +179,14 @@ static void transform_output(wino *w, lp_cursor *at, lp_ref panel, int64_t width
   lp_ref l = lp_var(k, var), o = lp_add(k, lp_mul(k, panel, w->L), l);
   for (int rows = 0; rows < 2; rows++) {
     inside = lanes;
-    lp_ref at_side = side_loop(k, &inside, rows ? m : a), place[6];
-    for (int i = 0; i < a; i++) place[i] = rows ? standing(w, w->m_apart, at_side, lp_int(k, i), t, w->L, l) : standing(w, w->m_apart, lp_int(k, i), at_side, t, w->L, l);
-    for (int i = 0; i < a; i++) in[i] = con_keep(k, &inside, w->t, lp_load(k, w->products, place[i], 0, 0));
+    lp_ref at_side = side_loop(k, &inside, rows ? m : a), spot[6];
+    for (int i = 0; i < a; i++) spot[i] = rows ? standing(w, w->m_apart, at_side, lp_int(k, i), t, w->L, l) : standing(w, w->m_apart, lp_int(k, i), at_side, t, w->L, l);
+    for (int i = 0; i < a; i++) in[i] = con_keep(k, &inside, w->t, lp_load(k, w->products, spot[i], 0, 0));
     output_side(w, &inside, in, out);
     for (int i = 0; i < m; i++)
       if (!rows || looped) {
         lp_stmt *s = lp_append(k, &inside, LS_STORE);
-        s->buffer = rows ? w->out : w->products, s->index = rows ? lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, at_side, m), lp_int(k, i)), w->L), l) : place[i], s->value = out[i];
+        s->buffer = rows ? w->out : w->products, s->index = rows ? lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, at_side, m), lp_int(k, i)), w->L), l) : spot[i], s->value = out[i];
       } else con_store(w->lx, w->row, &inside, (lp_ref[]){where.image, lp_int(k, 0), o, lp_add(k, where.y, at_side), lp_add(k, where.x, lp_int(k, i))}, out[i]);
     while (*lanes.tail) lanes.tail = &(*lanes.tail)->next;
   }
