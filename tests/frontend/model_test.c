@@ -169,6 +169,37 @@ Test(model, predicts_with_the_parameters_of_now) {
 }
 
 /* A group without an optimizer stays as it is; another has its own. */
+/* tt_loss takes the place of labels: there is no y; what it is called with adds up, is the loss to the last digits, and is what training makes less. */
+static tt_val rebuilds(tt_val x, void *arg) {
+  tt_val flat = tt_flatten(x, 1), y = tt_linear(tt_linear(flat, "down", 6), "up", tt_dim(flat, 1));
+  tt_loss(tt_mse(y, flat, TT_MEAN));
+  tt_loss(tt_mul(tt_mean(tt_square(y), TT_ALL, false), 0.01));
+  return y;
+}
+Test(model, own_loss) {
+  tt_error err = {0};
+  tt_model *m = new_model(rebuilds, "jit");
+  rt_program *p;
+  cr_assert_eq(tt_model_compile(m, TT_F32, &TT_SHAPE(9, 1, 6, 6), TT_LABELS, &(tt_compile_options){.train = true}, &p, &err), TT_OK, "%s", err.message);
+  cr_assert(rt_slot_find(p, "y") < 0 && rt_slot_find(p, "correct") < 0);
+  rt_instance *run = rt_instance_new(p, tt_model_team(m, &err), &err);
+  cr_assert_eq(rt_params_bind(tt_model_params(m), run, &err), TT_OK, "%s", err.message);
+  tt_tensor *x = images(9), *y = predict(m, x);
+  const float *want = tt_tensor_data(x), *got = tt_tensor_data(y);
+  double loss = 0;
+  for (int i = 0; i < 9 * 36; i++) loss += (pow((double)got[i] - (double)want[i], 2) + 0.01 * pow((double)got[i], 2)) / (9 * 36);
+  cr_assert_eq(rt_bind(run, "x", x, &err), TT_OK, "%s", err.message);
+  *(double *)bound_input(run, p, "lr") = 0.5;
+  for (int i = 0; i < 60; i++) {
+    cr_assert_eq(rt_run(run, &err), TT_OK, "%s", err.message);
+    double now = (double)*(float *)tt_tensor_data(rt_bound(run, "loss"));
+    if (i == 0) cr_expect_float_eq(now, loss, 1e-5 * loss, "the loss is %g, not %g", now, loss);
+    if (i == 59) cr_expect_lt(now, 0.8 * loss, "from %g to %g", loss, now);
+  }
+  tt_tensor_free(x), tt_tensor_free(y);
+  rt_instance_free(run), rt_program_free(p), tt_model_free(m);
+}
+
 Test(model, groups_of_parameters) {
   stepper s = new_stepper("interp", (tt_compile_options){.optimizer = "sgd", .groups = {{"conv", NULL, NULL}, {"fc", "adam", "beta1=0.5"}}}, 0.05);
   float conv = param(&s, "conv.weight")[0], bn = param(&s, "bn.weight")[0], fc = param(&s, "fc.weight")[0];
