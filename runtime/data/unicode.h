@@ -1,4 +1,4 @@
-/* unicode.h: the ranges of code points that are letters (general category L) and numbers (N) in Unicode 14.0.0, in order. Made by tests/script/unicode-ranges. */
+/* unicode.h: the ranges of code points that are letters (general category L) and numbers (N) in Unicode 14.0.0, in order. Made by tests/script/unicode-ranges --print. */
 typedef struct { uint32_t first, last; } code_range;
 static const code_range letters[] = {
     {0x41,0x5a},{0x61,0x7a},{0xaa,0xaa},{0xb5,0xb5},{0xba,0xba},{0xc0,0xd6},{0xd8,0xf6},{0xf8,0x2c1},{0x2c6,0x2d1},{0x2e0,0x2e4},{0x2ec,0x2ec},
