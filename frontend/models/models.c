@@ -11,6 +11,7 @@ const model_info model_table[] = {
     {"cnn", model_cnn, "two 3x3 convolutions with batch norm, 32 and 64 channels, then 256 hidden units", "sgd", "momentum=0.9, weight_decay=5e-4", "cosine", 0.05, 64, 3, 32},
     {"resnet20", model_resnet20, "He et al. 2015, section 4.2, n = 3", "sgd", "momentum=0.9, weight_decay=1e-4", "cosine", 0.1, 64, 3, 32},
     {"capstone", model_capstone, "convolution, linear, self-attention over the rows of the batch, softmax", "adam", NULL, "constant", 0.001, 64, 3, 32},
+    {"mobilenet", model_mobilenet, "MobileNetV2 (Sandler et al. 2018) for small images: depthwise convolutions in inverted residuals", "sgd", "momentum=0.9, weight_decay=4e-5", "cosine", 0.05, 64, 3, 32},
     {"vit", model_vit, "vision transformer (Dosovitskiy et al. 2020): patches of 4x4, 6 blocks of width 256, 8 heads", "adamw", "weight_decay=0.05", "cosine", 5e-4, 64, 3, 32},
     {"gpt", model_gpt, "Radford et al. 2019, 6 layers, 6 heads, 384 channels, context 256", "adamw", "beta2=0.99, weight_decay=0.1", "cosine", 0.001, 8, 0, 0, .classes = 65, .context = 256, .demo = DEMO},
     {"gpt2", model_gpt2, "its 124M: 12 layers, 12 heads, 768 channels, context 1024", "adamw", "beta2=0.95, weight_decay=0.1", "cosine", 6e-4, 1, 0, 0, .classes = 50257, .context = 1024, .demo = DEMO},

@@ -8,7 +8,7 @@
 
 typedef struct { int64_t classes; } model_config;      /* arg of every model function */
 
-tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_vit, model_gpt, model_gpt2;
+tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_vit, model_gpt, model_gpt2;
 
 /* What they are made of, for models of other sizes. x [B,T,C] through n pre-norm blocks, called blocks.0, blocks.1 ...: ln1, qkv, proj, ln2, fc1, fc2. */
 typedef struct {
