@@ -45,7 +45,7 @@ static bool side_make(side *s, const cli_args *a, const model_info *info, model_
   tt_model_options mo = {.name = info->name, .seed = 1, .backend = backend, .cpu = cli_get(a, "cpu", NULL), .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
   tt_compile_options co = {.backend = backend, .cpu = mo.cpu, .skip = mo.skip, .train = true, .optimizer = info->optimizer, .hyper = info->hyper};
   s->model = tt_model_new(info->function, arg, &mo, err);
-  if (!s->model || tt_model_compile(s->model, dtype, shape, true, &co, &s->program, err) != TT_OK) return false;
+  if (!s->model || tt_model_compile(s->model, dtype, shape, model_labels(info), &co, &s->program, err) != TT_OK) return false;
   rt_team *team = tt_model_team(s->model, err);
   s->run = team ? rt_instance_new(s->program, team, err) : NULL;
   return s->run && rt_params_bind(tt_model_params(s->model), s->run, err) == TT_OK && bind_inputs(s->run, s->program, info->lr, arg->classes, err);
@@ -76,7 +76,7 @@ static bool bench_model(const cli_args *a, const model_info *info, double second
   compile = 1e3 * (bench_now() - compile);
   ok = ok && side_make(&interp, a, info, &arg, "interp", dtype, &shape, err);
   ir_graph *g = NULL;
-  if (ok && tt_model_trace(jit.model, dtype, &shape, true, false, &g, err) == TT_OK) flops = bench_train_flops(g);
+  if (ok && tt_model_trace(jit.model, dtype, &shape, model_labels(info), false, &g, err) == TT_OK) flops = bench_train_flops(g);
   ir_graph_free(g);
   double peak = 0, start = bench_now();
   rt_team *team = ok ? tt_model_team(jit.model, err) : NULL;

@@ -340,7 +340,7 @@ static compiled *compiled_for(tt_model *m, tt_dtype dtype, const tt_shape *shape
   compiled c = {dtype, *shape, NULL, NULL};
   if (!team || tt_model_compile(m, dtype, shape, false, NULL, &c.program, err) != TT_OK) return NULL;
   c.instance = rt_instance_new(c.program, team, err);
-  if (!c.instance || rt_params_bind(m->params, c.instance, err) != TT_OK) {
+  if (!c.instance || rt_params_bind(m->params, c.instance, err) != TT_OK || rt_bind_seed(c.instance, 0, 0, err) != TT_OK) {
     free_compiled(&c);
     return NULL;
   }
@@ -357,7 +357,8 @@ tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err) {
   tt_shape s = tt_tensor_shape(x), out;
   compiled *c = compiled_for(m, tt_tensor_dtype(x), &s, err);
   tt_tensor *dense = c ? tt_tensor_dense(x, err) : NULL, *y = NULL, *bound;
-  if (dense && rt_bind(c->instance, "x", dense, err) == TT_OK && rt_run(c->instance, err) == TT_OK && (bound = rt_bound(c->instance, "logits"))) {
+  bool reads = c && rt_slot_find(c->program, "x") >= 0;            /* what makes its result of noise need not */
+  if (dense && (!reads || rt_bind(c->instance, "x", dense, err) == TT_OK) && rt_run(c->instance, err) == TT_OK && (bound = rt_bound(c->instance, "logits"))) {
     out = tt_tensor_shape(bound);
     y = tt_tensor_new(tt_tensor_dtype(bound), &out, err);
     if (y && tt_tensor_copy(y, bound, err) != TT_OK) {

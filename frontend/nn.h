@@ -109,6 +109,11 @@ TT_API tt_val tt_dropout_at(tt_here, tt_val x, double p);
 TT_API tt_val tt_drop_path_at(tt_here, tt_val x, double p);
 #define tt_drop_path(x, p) tt_drop_path_at(TT_HERE, x, p)
 
+/* Numbers from N(0, 1) of like's type, by Box & Muller 1958 from 32 random bits each, in training and evaluation alike: other ones in each step and at each call in the
+ * trace, the same ones for the same inputs seed and step, which are added to the trace. Predictions and evaluation take seed 0 and step 0. */
+TT_API tt_val tt_randn_at(tt_here, tt_val like, tt_shape shape);
+#define tt_randn(like, shape) tt_randn_at(TT_HERE, like, shape)
+
 /* -- Activations with weights (their functions stand in ops.h) --------------------------------------------------------- */
 
 /* He et al. 2015: the slope below 0 is learned, one for all (slopes 1) or one a channel of x [N,C,*] (slopes C); it begins at 0.25. Parameter name.weight [slopes]. */

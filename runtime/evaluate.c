@@ -41,7 +41,7 @@ rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool a
   }
   e->test = test;
   tt_loader_options o = {.batch = batch, .flatten = flatten, .n_threads = 1};
-  if ((e->run = rt_instance_new(eval, team, err)) && (averages ? rt_params_bind_averages : rt_params_bind)(params, e->run, err) == TT_OK && (e->loader = tt_loader_new(test, &o, err)) && check_outputs(e, batch, err) == TT_OK) return e;
+  if ((e->run = rt_instance_new(eval, team, err)) && (averages ? rt_params_bind_averages : rt_params_bind)(params, e->run, err) == TT_OK && rt_bind_seed(e->run, 0, 0, err) == TT_OK && (e->loader = tt_loader_new(test, &o, err)) && check_outputs(e, batch, err) == TT_OK) return e;
   rt_evaluator_free(e);
   return NULL;
 }

@@ -227,6 +227,19 @@ tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *
   return tt_fail(err, TT_INVALID, "error: the program has nothing called %s\n  at rt_bind\n  fix: use one of: %s", name, names);
 }
 
+tt_status rt_bind_seed(rt_instance *x, uint64_t seed, int64_t step, tt_error *err) {
+  const struct { const char *name; tt_dtype dtype; const void *value; } scalars[] = {{"seed", TT_U64, &seed}, {"step", TT_I64, &step}};
+  tt_status status = TT_OK;
+  for (int i = 0; i < 2 && status == TT_OK; i++) {
+    int slot = rt_slot_find(x->p, scalars[i].name);
+    if (slot < 0 || x->p->slots[slot].kind != RT_INPUT) continue;
+    tt_tensor *t = tt_tensor_from(scalars[i].dtype, &(tt_shape){0}, scalars[i].value, err);
+    status = t ? rt_bind_slot(x, slot, t, err) : TT_NO_MEMORY;
+    tt_tensor_free(t);
+  }
+  return status;
+}
+
 static tt_status own_output(rt_instance *x, uint32_t i, tt_error *err) {
   tt_tensor *own = tt_tensor_new(x->p->slots[i].dtype, &x->p->slots[i].shape, err);
   if (!own) return TT_NO_MEMORY;

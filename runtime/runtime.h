@@ -59,6 +59,7 @@ TT_API void rt_instance_free(rt_instance *x);
 TT_API int rt_slot_find(const rt_program *p, const char *name);                            /* -1: none */
 TT_API tt_status rt_bind(rt_instance *x, const char *name, tt_tensor *dense, tt_error *err);   /* type and shape are checked; retained */
 TT_API tt_status rt_bind_slot(rt_instance *x, int slot, tt_tensor *dense, tt_error *err);      /* the same by number; costs nothing when it is bound already */
+TT_API tt_status rt_bind_seed(rt_instance *x, uint64_t seed, int64_t step, tt_error *err);     /* inputs seed: u64[] and step: i64[], where the program has them */
 TT_API tt_tensor *rt_bound(rt_instance *x, const char *name);                              /* borrowed; outputs too (made on demand); NULL: no such name */
 TT_API tt_status rt_run(rt_instance *x, tt_error *err);                                    /* one call; no allocation */
 /* The same with a barrier around each step, after which the hook is called on thread 0 while the others wait: false ends the run

@@ -15,6 +15,11 @@ bool cli_data_open(const cli_args *a, const model_info *info, bool train, cli_da
   *d = (cli_data){0};
   const char *what = cli_get(a, "data", NULL);
   bool ok = info->context ? open_text(a, info, d, err) : (!train || (d->train = tt_dataset_open(what, true, err))) && (d->test = tt_dataset_open(what, false, err));
+  if (ok && !info->context && !info->sample && d->test->pixel_labels != info->pixels) {
+    ok = false;
+    tt_fail(err, TT_INVALID, "error: %s learns %s, %s has %s\n  at --data %s\n  fix: give %s", info->name, info->pixels ? "a label for each pixel" : "one label an image", d->test->name,
+            info->pixels ? "one an image" : "one for each pixel", what, info->pixels ? "shape-masks:COUNT" : "another data set, such as shapes:COUNT");
+  }
   if (!ok) cli_data_free(d);
   return ok;
 }

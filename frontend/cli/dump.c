@@ -52,7 +52,7 @@ int cli_dump(const cli_args *a) {
   tt_model *m = cli_model_new(a, info, &arg, &err);
   ir_graph *g = NULL, *out = NULL;
   char *text = NULL;
-  if (m && tt_model_trace(m, dtype, &shape, true, train, &g, &err) == TT_OK) {
+  if (m && tt_model_trace(m, dtype, &shape, model_labels(info), train, &g, &err) == TT_OK) {
     const char *optimizer = cli_get(a, "optimizer", info->optimizer);
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .bf16 = cpu.bf16 || cpu.amx, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};

@@ -14,7 +14,7 @@
   {"matmul-precision", "f32|bf16x6", "bf16x6: f32 products as six bf16 ones each, as exact; for CPUs with AMX"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
-#define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files); for models of text: a file, a folder with train.txt and val.txt, or sentences:COUNT (drawn)"}
+#define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files); for unet shape-masks:COUNT; for models of text: a file, a folder with train.txt and val.txt, or sentences:COUNT (drawn)"}
 #define CLI_TOKENS {"tokens", "char|bpe:N|DIR", "of a text: its characters (default), N byte pairs learned from it, or a folder with vocab.json and merges.txt"}
 
 /* A row of the table of models, or NULL after saying which names are valid. */

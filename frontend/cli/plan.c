@@ -250,7 +250,7 @@ int cli_plan(const cli_args *a) {
   rt_program *program = NULL;
   rt_team *team = m ? tt_model_team(m, &err) : NULL;
   pass_plan *p = NULL;
-  bool ok = team && tt_model_compile(m, dtype, &shape, train, &o, &program, &err) == TT_OK;
+  bool ok = team && tt_model_compile(m, dtype, &shape, train ? model_labels(info) : TT_NO_LABELS, &o, &program, &err) == TT_OK;
   if (ok && kept.placed) p = pass_plan_of(kept.placed, &err);
   if (ok && p) {
     view w = {kept.placed, p};

@@ -167,7 +167,8 @@ int cli_train(const cli_args *a) {
     if (folder && data.tokenizer && (status == TT_OK || status == TT_INTERRUPTED)) tt_tokenizer_save(data.tokenizer, folder, &err);
     if (status == TT_OK) {
       printf("%s: %lld steps in %.1f s (%.0f %s/s), loss %.4f, ", info->name, (long long)result.steps, result.seconds, result.samples_per_second, tt_dataset_samples(data.train), result.loss);
-      if (info->context) printf("test loss %.4f, perplexity %.2f\n", result.test_loss, exp(result.test_loss));
+      if (info->sample) printf("test loss %.4f\n", result.test_loss);
+      else if (info->context) printf("test loss %.4f, perplexity %.2f\n", result.test_loss, exp(result.test_loss));
       else printf("test accuracy %.2f%%\n", 100 * result.test_accuracy);
     }
     if ((status == TT_OK || (status == TT_INTERRUPTED && result.steps > 0)) && save) {      /* while compiling, nothing has been trained */
@@ -199,7 +200,8 @@ int cli_eval(const cli_args *a) {
   if (!m && !err.status) return cli_data_free(&data), 2;
   tt_eval_result r;
   if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, data.test, batch, &r, &err) == TT_OK) {
-    if (info->context) printf("%s: loss %.4f, perplexity %.2f over %lld sequences\n", info->name, r.loss, exp(r.loss), (long long)r.samples);
+    if (info->sample) printf("%s: loss %.4f over %lld images\n", info->name, r.loss, (long long)r.samples);
+    else if (info->context) printf("%s: loss %.4f, perplexity %.2f over %lld sequences\n", info->name, r.loss, exp(r.loss), (long long)r.samples);
     else printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)\n", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
   }
   if (m) cli_warnings(m);

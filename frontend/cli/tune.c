@@ -353,7 +353,7 @@ int cli_tune(const cli_args *a) {
   ir_graph *g = NULL, *scheduled = NULL;
   setenv("TT_CACHE", "0", 1);                            /* hundreds of kernels that nobody will want again */
   signal(SIGINT, on_interrupt);
-  bool ok = m && tuned_read(keep, out, true, &err) == TT_OK && tt_model_trace(m, dtype, &shape, train, train, &g, &err) == TT_OK &&
+  bool ok = m && tuned_read(keep, out, true, &err) == TT_OK && tt_model_trace(m, dtype, &shape, train ? model_labels(info) : TT_NO_LABELS, train, &g, &err) == TT_OK &&
             pass_run(g, &scheduled, NULL, "schedule", &u.passes, NULL, NULL, &err) == TT_OK && (u.team = tt_model_team(m, &err));
   u.g = scheduled;
   if (ok && cli_has(a, "keys")) list_keys(&u);

@@ -6,9 +6,15 @@
 
 #include "../tinytorch.h"
 
-typedef struct { int64_t classes; } model_config;      /* arg of every model function */
+typedef struct {
+  int64_t classes;
+  int64_t channels, height, width;       /* of the images that are to be made of noise */
+} model_config;                          /* arg of every model function */
 
-tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_vit, model_gpt, model_gpt2;
+tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_unet, model_vae, model_gan, model_vit, model_gpt, model_gpt2;
+
+enum { VAE_LATENT = 32, GAN_LATENT = 64 };
+tt_model_fn model_vae_sample, model_gan_sample;         /* z [N,latent], from N(0, 1) -> images, with the same parameters */
 
 /* What they are made of, for models of other sizes. x [B,T,C] through n pre-norm blocks, called blocks.0, blocks.1 ...: ln1, qkv, proj, ln2, fc1, fc2. */
 typedef struct {
@@ -33,10 +39,13 @@ typedef struct {
   int64_t classes;                               /* the same; 0: 10 */
   int64_t context;                               /* > 0: it takes tokens, at most so many */
   double masked;                                 /* > 0: it learns to guess this share of them */
+  bool pixels;                                   /* it learns a label for each pixel */
+  tt_model_fn *sample; int64_t latent;           /* it has a loss of its own, needs no labels, and makes images of z [N,latent] */
   const char *demo;                              /* the data it takes when none is named; NULL: some must be */
 } model_info;
 extern const model_info model_table[];           /* ends with a NULL name */
 tt_shape model_input(const model_info *m, int64_t batch, tt_dtype *dtype);       /* what it is dumped and timed on */
+tt_labels model_labels(const model_info *m);     /* what it is trained with when no data set is named */
 const model_info *model_find(const char *name);  /* NULL: none of that name */
 
 #endif

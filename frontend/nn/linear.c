@@ -52,6 +52,25 @@ tt_val tt_dropout_at(tt_here here, tt_val x, double p) {
   DONE(ir_dropout(g, x.ref, seed, ir_cast(g, step, TT_U64), p, x.trace->n_streams++));
 }
 
+/* Of two random words a number in (0, 1], 2^-33 at least. */
+static ir_ref uniform(ir_graph *g, tt_val like, ir_ref seed, ir_ref step, tt_shape s) {
+  tt_dtype t = tt_dtype_of(like);
+  ir_ref high = ir_cast(g, ir_random(g, seed, step, s, like.trace->n_streams++), t), low = ir_cast(g, ir_random(g, seed, step, s, like.trace->n_streams++), t);
+  ir_ref word = ir_ew2(g, IR_add, ir_ew2(g, IR_mul, high, ir_like(g, high, 65536)), ir_ew2(g, IR_add, low, ir_like(g, low, 0.5)));
+  return ir_ew2(g, IR_mul, word, ir_like(g, word, 0x1p-32));
+}
+
+tt_val tt_randn_at(tt_here here, tt_val like, tt_shape s) {
+  OPEN("randn", here, like);
+  if (!tt_dtype_in(tt_dtype_of(like), TT_REAL)) WRONG("give a value of real numbers", "it makes numbers of its argument's type, which is %s", tt_dtype_name(tt_dtype_of(like)));
+  for (int i = 0; i < s.rank; i++)
+    if (s.dim[i] < 0) WRONG("shapes are fixed when tracing; give the size", "dimension %d is %lld", i, (long long)s.dim[i]);
+  ir_ref seed = trace_scalar_input(like.trace, "seed", TT_U64), step = ir_cast(g, trace_scalar_input(like.trace, "step", TT_I64), TT_U64);
+  tt_val u = {like.trace, uniform(g, like, seed, step, s)};
+  tt_val angle = {like.trace, uniform(g, like, seed, step, s)};
+  return tt_mul(tt_sqrt(tt_mul(tt_log(u), -2)), tt_cos(tt_mul(angle, 6.283185307179586)));
+}
+
 /* One number a sample that is 0 or 1 / (1 - p). */
 tt_val tt_drop_path_at(tt_here here, tt_val x, double p) {
   OPEN("drop_path", here, x);

@@ -200,6 +200,34 @@ Test(model, own_loss) {
   rt_instance_free(run), rt_program_free(p), tt_model_free(m);
 }
 
+/* Numbers from N(0, 1): those of the same formula here, other ones at each call of the trace, and as spread as they should be. */
+static tt_val noise(tt_val x, void *arg) {
+  tt_val both[2] = {tt_randn(x, tt_shape_of(x))};
+  both[1] = tt_randn(x, tt_shape_of(x));
+  return tt_stack(both, 2, 0);
+}
+static double word(int64_t stream, uint64_t i) { return (tt_random_half(0, 0, (uint64_t)stream, i) * 65536.0 + tt_random_half(0, 0, (uint64_t)stream + 1, i) + 0.5) / 4294967296.0; }
+Test(model, normal_numbers) {
+  tt_error err = {0};
+  enum { N = 40000 };
+  for (int jit = 0; jit < 2; jit++) {
+    tt_model *m = new_model(noise, jit ? "jit" : "interp");
+    tt_tensor *x = tt_tensor_new(TT_F64, &TT_SHAPE(N), &err), *y = tt_predict(m, x, &err);
+    cr_assert(y, "%s", err.message);
+    const double *v = tt_tensor_data(y);
+    double sum[5] = {0};
+    for (uint64_t i = 0; i < N; i++) {
+      for (int call = 0; call < 2; call++) {
+        double want = sqrt(-2 * log(word(4 * call, i))) * cos(2 * 3.14159265358979323846 * word(4 * call + 2, i)), got = v[(uint64_t)call * N + i];
+        cr_assert_lt(fabs(got - want), 1e-12, "number %d of call %d is %g, not %g", (int)i, call, got, want);
+      }
+      for (int k = 1; k < 5; k++) sum[k] += pow(v[i], k) / N;
+    }
+    cr_expect(fabs(sum[1]) < 0.02 && fabs(sum[2] - 1) < 0.03 && fabs(sum[3]) < 0.06 && fabs(sum[4] - 3) < 0.25, "moments %g %g %g %g", sum[1], sum[2], sum[3], sum[4]);
+    tt_tensor_free(x), tt_tensor_free(y), tt_model_free(m);
+  }
+}
+
 Test(model, groups_of_parameters) {
   stepper s = new_stepper("interp", (tt_compile_options){.optimizer = "sgd", .groups = {{"conv", NULL, NULL}, {"fc", "adam", "beta1=0.5"}}}, 0.05);
   float conv = param(&s, "conv.weight")[0], bn = param(&s, "bn.weight")[0], fc = param(&s, "fc.weight")[0];

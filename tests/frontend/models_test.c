@@ -16,7 +16,7 @@ static side make(const model_info *info, model_config *config, const char *backe
   cr_assert(s.model, "%s", err.message);
   tt_shape shape = TT_SHAPE(batch, info->channels, info->size, info->size);
   tt_compile_options o = {.backend = backend, .train = true, .optimizer = info->optimizer, .hyper = info->hyper, .gradients = true};
-  cr_assert_eq(tt_model_compile(s.model, TT_F64, &shape, true, &o, &s.program, &err), TT_OK, "%s: %s", info->name, err.message);
+  cr_assert_eq(tt_model_compile(s.model, TT_F64, &shape, model_labels(info), &o, &s.program, &err), TT_OK, "%s: %s", info->name, err.message);
   s.run = rt_instance_new(s.program, tt_model_team(s.model, &err), &err);
   cr_assert(s.run && rt_params_bind(tt_model_params(s.model), s.run, &err) == TT_OK, "%s", err.message);
   return s;
@@ -50,12 +50,13 @@ static void step_and_gradients_of(const model_info *info, int64_t batch) {
   side jit = make(info, &config, "jit", batch), interp = make(info, &config, "interp", batch);
   int64_t n = batch * info->channels * info->size * info->size;
   double *x = malloc((size_t)n * sizeof *x);
-  int32_t y[64];
+  int64_t n_labels = batch * (info->pixels ? info->size * info->size : 1);
+  int32_t *y = malloc((size_t)n_labels * sizeof *y);
   double lr = info->lr, worst = 0;
   uint64_t seed = 5;
   for (int64_t step = 0; step < 3; step++) {
     for (int64_t i = 0; i < n; i++) x[i] = (double)tt_random_word(11, (uint64_t)step, 0, (uint64_t)i) / 2147483648.0 - 1;
-    for (int64_t i = 0; i < batch; i++) y[i] = (int32_t)(tt_random_word(12, (uint64_t)step, 0, (uint64_t)i) % 10);
+    for (int64_t i = 0; i < n_labels; i++) y[i] = (int32_t)(tt_random_word(12, (uint64_t)step, 0, (uint64_t)i) % 10);
     side *both[] = {&jit, &interp};
     for (int k = 0; k < 2; k++) {
       tt_error err = {0};
@@ -78,7 +79,7 @@ static void step_and_gradients_of(const model_info *info, int64_t batch) {
     cr_assert_lt(d, 1e-9, "%s: %s after three steps differs by %g of its largest", name, a->name, d);
   }
   printf("TABLE %-10s step, gradients and parameters over 3 steps: JIT = interpreter to %.1e (bar 1e-9)\n", name, worst);
-  free(x);
+  free(x), free(y);
   side *both[] = {&jit, &interp};
   for (int k = 0; k < 2; k++) rt_instance_free(both[k]->run), rt_program_free(both[k]->program), tt_model_free(both[k]->model);
 }
@@ -98,11 +99,56 @@ Test(models, mobilenet, .timeout = 240) {
   info.lr = 1e-3;
   step_and_gradients_of(&info, 4);
 }
+Test(models, unet, .timeout = 240) { step_and_gradients("unet", 2); }
+Test(models, vae, .timeout = 120) { step_and_gradients("vae", 4); }
+Test(models, gan, .timeout = 240) { step_and_gradients("gan", 4); }
 Test(models, capstone) { step_and_gradients("capstone", 4); }
 Test(models, vit) {
   model_info info = *model_find("vit");
   info.function = small_vit;
   step_and_gradients_of(&info, 3);
+}
+
+static double *param(side *s, const char *name) { return tt_tensor_data(rt_params_find(tt_model_params(s->model), name)->tensor); }
+static double output(side *s, const char *name) {
+  tt_error err = {0};
+  cr_assert_eq(rt_run(s->run, &err), TT_OK, "%s", err.message);
+  return *(double *)tt_tensor_data(rt_bound(s->run, name));
+}
+/* d loss / d the first number of a parameter, by differences. */
+static double slope(side *s, const char *name) {
+  double *w = param(s, name), was = *w, h = 1e-7;
+  *w = was + h;
+  double above = output(s, "loss");
+  *w = was - h;
+  double below = output(s, "loss");
+  *w = was;
+  return (above - below) / (2 * h);
+}
+/* Each of the two learns from its own loss alone. With all logits far above 0 the generator's loss, softplus(-logit), is flat, and the slope of the sum is the discriminator's;
+ * far below, what the discriminator says of generated images is flat, and real ones give each logit the slope -1. */
+Test(models, gan_keeps_its_losses_apart) {
+  static const char *const of_generator[] = {"generator.up2.bias", "generator.bn1.weight", "generator.fc.weight"};
+  static const char *const of_discriminator[] = {"discriminator.fc.bias", "discriminator.norm.weight", "discriminator.conv1.weight"};
+  model_config config = {.classes = 10};
+  side s = make(model_find("gan"), &config, "jit", 4);
+  double x[4 * 3 * 32 * 32], lr = 0;
+  int64_t step = 0;
+  uint64_t seed = 5;
+  for (int i = 0; i < 4 * 3 * 32 * 32; i++) x[i] = sin(0.37 * i);
+  bind(&s, "x", TT_F64, x), bind(&s, "lr", TT_F64, &lr), bind(&s, "step", TT_I64, &step), bind(&s, "seed", TT_U64, &seed);
+  for (int high = 0; high < 2; high++)
+    for (int i = 0; i < 3; i++) {
+      char g[64], d[64];
+      snprintf(g, sizeof g, "grad.%s", of_generator[i]), snprintf(d, sizeof d, "grad.%s", of_discriminator[i]);
+      *param(&s, "discriminator.fc.bias") = high ? 40 : -40;
+      double want = slope(&s, (high ? of_discriminator : of_generator)[i]), got = output(&s, high ? d : g);
+      cr_expect(fabs(want) > 1e-5 && fabs(got - want) < 1e-3 * fabs(want) + 1e-6, "%s is %g, by differences %g", high ? d : g, got, want);
+      if (high) cr_expect_lt(fabs(output(&s, g)), 1e-12, "%s learns from the discriminator's loss", g);
+    }
+  *param(&s, "discriminator.fc.bias") = -40;
+  cr_expect_float_eq(output(&s, "grad.discriminator.fc.bias"), -1, 1e-9);
+  rt_instance_free(s.run), rt_program_free(s.program), tt_model_free(s.model);
 }
 
 /* Predictions, with weights packed and transformed once: JIT against interpreter. Of f32, where Winograd's form is, to what that is allowed. */
@@ -136,6 +182,9 @@ Test(predictions, lenet) { predictions("lenet"); }
 Test(predictions, cnn) { predictions("cnn"); }
 Test(predictions, resnet20) { predictions("resnet20"); }
 Test(predictions, mobilenet, .timeout = 120) { predictions("mobilenet"); }
+Test(predictions, unet, .timeout = 120) { predictions("unet"); }
+Test(predictions, vae, .timeout = 120) { predictions("vae"); }
+Test(predictions, gan, .timeout = 120) { predictions("gan"); }
 
 static int kernels_of(const char *name, int64_t batch) {
   const model_info *info = model_find(name);
@@ -145,7 +194,7 @@ static int kernels_of(const char *name, int64_t batch) {
   tt_shape shape = TT_SHAPE(batch, info->channels, info->size, info->size);
   rt_program *p = NULL;
   tt_compile_options o = {.backend = "jit", .train = true, .optimizer = "sgd", .hyper = "momentum=0.9"};
-  cr_assert_eq(tt_model_compile(m, TT_F64, &shape, true, &o, &p, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_model_compile(m, TT_F64, &shape, model_labels(info), &o, &p, &err), TT_OK, "%s", err.message);
   int n = (int)p->n_steps;
   rt_program_free(p);
   tt_model_free(m);
@@ -162,7 +211,7 @@ typedef struct { const char *name; int64_t batch; int kernels; } step_size;
  * alone, and the two that read the gradient put it there. What applies writes into the padded image that the convolution reads.
  * A convolution's weight gradient is partial sums of parts of the images; what adds them up has the update. */
 Test(kernels, of_a_training_step) {
-  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}, {"mobilenet", 64, 590}, {"vit", 32, 211}};
+  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}, {"mobilenet", 64, 590}, {"unet", 32, 141}, {"vae", 64, 56}, {"gan", 64, 80}, {"vit", 32, 211}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     int n = kernels_of(sizes[i].name, sizes[i].batch);
     printf("TABLE %s's training step is %d kernels\n", sizes[i].name, n);
