@@ -72,8 +72,12 @@ static ir_graph *traced(const char *name, bool training) {
   const model_info *m = model_find(name);
   model_config c = {10};
   tt_trace *t = tt_trace_new(name, training);
-  tt_val x = m->context ? tt_input(t, "x", TT_I32, TT_SHAPE(2, 24)) : tt_input(t, "x", TT_F32, TT_SHAPE(2, 3, 32, 32)), y = tt_input(t, "y", TT_I32, m->context ? TT_SHAPE(2, 24) : TT_SHAPE(2));
-  tt_output(t, "loss", tt_cross_entropy(m->context ? tt_reshape(m->function(x, &c), TT_SHAPE(-1, 10)) : m->function(x, &c), tt_flatten(y, 0)));
+  tt_val x = m->context ? tt_input(t, "x", TT_I32, TT_SHAPE(2, 24)) : tt_input(t, "x", TT_F32, TT_SHAPE(2, 3, 32, 32)), out = m->function(x, &c);
+  if (m->sample) tt_output(t, "made", out);
+  else {
+    tt_val y = tt_input(t, "y", TT_I32, m->context ? TT_SHAPE(2, 24) : m->pixels ? TT_SHAPE(2, 32, 32) : TT_SHAPE(2));
+    tt_output(t, "loss", m->context ? tt_cross_entropy(tt_reshape(out, TT_SHAPE(-1, 10)), tt_flatten(y, 0)) : tt_cross_entropy(out, y));
+  }
   return finish(t);
 }
 
