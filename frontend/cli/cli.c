@@ -11,6 +11,7 @@ const cli_command cli_commands[] = {
   {"train", "MODEL --data SET:DIR [options]", "trains a model", cli_train_options, cli_train},
   {"eval", "MODEL FILE --data SET:DIR [options]", "loads weights (safetensors) and prints loss and accuracy on the test part", cli_eval_options, cli_eval},
   {"dump", "MODEL --stage=NAME [options]", "prints any stage of a model's compilation", cli_dump_options, cli_dump},
+  {"sample", "MODEL --data SET:DIR --checkpoint DIR [options]", "writes a sheet of images that a trained vae or gan makes, as PNG", cli_sample_options, cli_sample},
   {"run", "FILE.tt --input NAME=FILE.npy ... [options]", "runs a graph from its text form", cli_run_options, cli_run},
   {"opt", "FILE.tt --passes=a,b,c", "runs passes on a graph in text form and prints the result", cli_opt_options, cli_opt},
   {"plan", "MODEL [options]", "prints the memory that a model needs: its peak, what lies there, and when", cli_plan_options, cli_plan},
