@@ -12,7 +12,7 @@ tt_val gpt_table(tt_val tokens, const char *name, int64_t n, const gpt_config *c
 tt_val gpt_forward(tt_val tokens, const gpt_config *c) {
   tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), wpe = gpt_table(tokens, "wpe", c->context, c), none = {0};
   tt_val x = tt_add(tt_f_embedding(tokens, wte), tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1));
-  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .causal = true, .tanh_gelu = true, .std = 0.02});
+  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .causal = !c->bidirectional, .tanh_gelu = true, .std = 0.02});
   return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
 }
 

@@ -191,10 +191,11 @@ static int kernels_of(const char *name, int64_t batch) {
   model_config config = {.classes = 10};
   tt_error err = {0};
   tt_model *m = tt_model_new(info->function, &config, NULL, &err);
-  tt_shape shape = TT_SHAPE(batch, info->channels, info->size, info->size);
+  tt_dtype type;
+  tt_shape shape = model_input(info, batch, &type);
   rt_program *p = NULL;
   tt_compile_options o = {.backend = "jit", .train = true, .optimizer = "sgd", .hyper = "momentum=0.9"};
-  cr_assert_eq(tt_model_compile(m, TT_F64, &shape, model_labels(info), &o, &p, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_model_compile(m, info->context ? type : TT_F64, &shape, model_labels(info), &o, &p, &err), TT_OK, "%s", err.message);
   int n = (int)p->n_steps;
   rt_program_free(p);
   tt_model_free(m);
@@ -211,7 +212,7 @@ typedef struct { const char *name; int64_t batch; int kernels; } step_size;
  * alone, and the two that read the gradient put it there. What applies writes into the padded image that the convolution reads.
  * A convolution's weight gradient is partial sums of parts of the images; what adds them up has the update. */
 Test(kernels, of_a_training_step) {
-  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}, {"mobilenet", 64, 590}, {"unet", 32, 141}, {"vae", 64, 56}, {"gan", 64, 80}, {"vit", 32, 211}};
+  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 251}, {"mobilenet", 64, 590}, {"unet", 32, 141}, {"vae", 64, 56}, {"gan", 64, 80}, {"vit", 32, 211}, {"gpt", 4, 210}, {"bert", 16, 138}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     int n = kernels_of(sizes[i].name, sizes[i].batch);
     printf("TABLE %s's training step is %d kernels\n", sizes[i].name, n);
