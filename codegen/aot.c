@@ -82,12 +82,16 @@ static size_t put_program(writer *w, const rt_program *p, const size_t *entry, i
   size_t steps = PUT(w, rt_step, p->steps, p->n_steps, offsetof(rt_step, run), offsetof(rt_step, context), offsetof(rt_step, name), offsetof(rt_step, origin));
   size_t slots = PUT(w, rt_slot, p->slots, p->n_slots, offsetof(rt_slot, name), offsetof(rt_slot, data));
   size_t args = elf_put(w->e, ELF_CONST, p->args, p->n_args * sizeof *p->args, 16);
-  size_t at = PUT(w, rt_program, p, 1, offsetof(rt_program, steps), offsetof(rt_program, slots), offsetof(rt_program, args), offsetof(rt_program, release), offsetof(rt_program, owner));
+  size_t loops = elf_put(w->e, ELF_CONST, p->loops, p->n_loops * sizeof *p->loops, 16), moves = elf_put(w->e, ELF_CONST, p->moves, p->n_moves * sizeof *p->moves, 16);
+  size_t at = PUT(w, rt_program, p, 1, offsetof(rt_program, steps), offsetof(rt_program, slots), offsetof(rt_program, args), offsetof(rt_program, loops), offsetof(rt_program, moves),
+                  offsetof(rt_program, release), offsetof(rt_program, owner));
   put_steps(w, p, entry, n_kernels, steps);
   put_slots(w, p, slots);
   elf_address(w->e, at + offsetof(rt_program, steps), ELF_TABLE, steps);
   elf_address(w->e, at + offsetof(rt_program, slots), ELF_TABLE, slots);
   elf_address(w->e, at + offsetof(rt_program, args), ELF_CONST, args);
+  if (p->n_loops) elf_address(w->e, at + offsetof(rt_program, loops), ELF_CONST, loops);
+  if (p->n_moves) elf_address(w->e, at + offsetof(rt_program, moves), ELF_CONST, moves);
   return at;
 }
 

@@ -49,6 +49,9 @@ bool cg_program_slot(cg_program *c, ir_ref r, uint32_t *slot);
  * task_bytes: of each argument, as in rt_arg; NULL: not known. context, context_bytes: as in rt_step. */
 typedef struct { rt_kernel *run; const void *context; uint32_t context_bytes; const char *name; uint32_t region; ir_ref row; const ir_ref *args; const int64_t *task_bytes; uint32_t n_args; int64_t tasks; bool serial; } cg_step;
 bool cg_program_step(cg_program *c, const cg_step *s);
+/* The scan of kernel `region`: until its end, rows and regions are those of its body, and steps run once for each of its steps. */
+bool cg_program_scan(cg_program *c, uint32_t region);
+bool cg_program_scan_end(cg_program *c);
 /* Adds the copies and gives the program. owner: the backend's, freed by free_owner with the program (or here, when it fails). */
 tt_status cg_program_finish(cg_program *c, size_t scratch_bytes, void *owner, void (*free_owner)(void *owner), rt_program **p);
 void cg_program_free(cg_program *c);                   /* one that is not finished; NULL is fine */

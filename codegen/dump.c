@@ -19,30 +19,34 @@ char *cg_dump(const ir_graph *g, const char *stage, const cg_cpu *cpu, cg_kernel
   if (!loops && !assembly && strcmp(stage, "llvm")) return tt_fail(err, TT_INVALID, "error: there is no stage %s\n  at dump\n  fix: use loops, llvm or asm", stage), NULL;
   const cg_llvm_api *api = loops ? NULL : cg_llvm_open(err);
   if (!loops && !api) return NULL;
-  uint32_t *regions, n;
-  if (!cg_regions_of(g, &regions, &n, err)) return NULL;
+  cg_kernels ks;
+  if (!cg_regions_of(g, &ks, err)) return NULL;
   char *text = NULL;
   size_t size = 0;
   FILE *out = open_memstream(&text, &size);
   bool ok = out;
-  for (uint32_t i = 0; ok && i < n; i++) {
+  for (uint32_t i = 0; ok && i < ks.n_regions; i++) {
+    const ir_graph *of = ks.graphs[i];
+    const char *name = of->kernels[ks.regions[i]].name;
     const char *comment = loops || assembly ? "#" : ";";
-    if (cg_kernel_kind(g, regions[i]) == CG_KIND_CALL) { fprintf(out, "%s kernel @%s: a call of rt_argsort\n\n", comment, g->kernels[regions[i]].name); continue; }
+    if (ks.which[i] == CG_SCAN) { fprintf(out, "%s kernel @%s: a scan, the steps of which are\n\n", comment, name); continue; }
+    if (ks.which[i] == CG_END) { fprintf(out, "%s the end of scan @%s\n\n", comment, name); continue; }
+    if (ks.which[i] == CG_CALL) { fprintf(out, "%s kernel @%s: a call of rt_argsort\n\n", comment, name); continue; }
     ir_ref rows[CG_MAX_ARGUMENTS], row;
-    if (cg_kernel_kind(g, regions[i]) == CG_KIND_CONTRACT && cg_blas_wants(g, regions[i], &row)) { fprintf(out, "%s kernel @%s: a call of OpenBLAS (TT_BLAS=0: our own)\n\n", comment, g->kernels[regions[i]].name); continue; }
+    if (cg_kernel_kind(of, ks.regions[i]) == CG_KIND_CONTRACT && cg_blas_wants(of, ks.regions[i], &row)) { fprintf(out, "%s kernel @%s: a call of OpenBLAS (TT_BLAS=0: our own)\n\n", comment, name); continue; }
     double start = now_ms();
-    lp_kernel *k = cg_kernel_lower(g, regions[i], cpu, rows, err);
+    lp_kernel *k = cg_kernel_lower(of, ks.regions[i], cpu, rows, err);
     double lowered = now_ms();
     char *one = !k ? NULL : loops ? lp_print(k) : api->text(cpu, k, assembly, err);
     ok = one != NULL;
-    if (ok && kernel) kernel(user, k->name, (int)i + 1, (int)n, (double[]){lowered - start, 0, now_ms() - lowered}, false);
-    if (ok && !loops) fprintf(out, "%s kernel @%s\n", comment, g->kernels[regions[i]].name);      /* loops say their name */
+    if (ok && kernel) kernel(user, k->name, (int)i + 1, (int)ks.n_regions, (double[]){lowered - start, 0, now_ms() - lowered}, false);
+    if (ok && !loops) fprintf(out, "%s kernel @%s\n", comment, name);      /* loops say their name */
     if (ok) fprintf(out, "%s\n", one);
     free(one);
     lp_free(k);
   }
   if (out && fclose(out)) ok = false;
-  free(regions);
+  cg_kernels_free(&ks);
   if (ok) return text;
   free(text);
   tt_fail(err, TT_NO_MEMORY, "error: no memory for the text of @%s\n  at stage %s\n  fix: free memory", g->name, stage);

@@ -11,7 +11,7 @@ typedef struct { const ir_graph *g; const cg_kernels *ks; tt_error *err; } job;
 
 /* argsort: the lines along the axis are sorted one by one by the runtime's C function. */
 static bool call_step(job *j, cg_program *c, uint32_t i) {
-  const ir_graph *g = j->g;
+  const ir_graph *g = j->ks->graphs[i];
   uint32_t region = j->ks->regions[i];
   ir_ref r = 1;
   while (r < g->n_nodes && (ir_at(g, r)->region != region || ir_at(g, r)->op != IR_argsort)) r++;
@@ -36,13 +36,16 @@ tt_status cg_program_of(const cg_kernels *ks, rt_kernel *const *symbols, rt_code
   size_t scratch = 0;
   for (uint32_t i = 0; ok && i < ks->n_regions; i++) {
     ir_ref row;
+    const ir_graph *g = ks->graphs[i];
+    if (ks->which[i] == CG_SCAN) { ok = cg_program_scan(c, ks->regions[i]); continue; }
+    if (ks->which[i] == CG_END) { ok = cg_program_scan_end(c); continue; }
     if (ks->which[i] == CG_CALL) { ok = call_step(j, c, i); continue; }
-    if (ks->which[i] == CG_BLAS) { ok = cg_blas_wants(j->g, ks->regions[i], &row) && cg_blas_step(j->g, ks->regions[i], row, c); continue; }
+    if (ks->which[i] == CG_BLAS) { ok = cg_blas_wants(g, ks->regions[i], &row) && cg_blas_step(g, ks->regions[i], row, c); continue; }
     lp_kernel *k = ks->kernels[ks->which[i]].loops;
     int64_t task_bytes[CG_MAX_ARGUMENTS] = {0};
     cg_task_bytes(k, task_bytes);
     if (lp_scratch_bytes(k) > scratch) scratch = lp_scratch_bytes(k);
-    ok = cg_program_step(c, &(cg_step){.run = symbols[ks->which[i]], .context = &rt_function_table, .name = j->g->kernels[ks->regions[i]].name, .region = ks->regions[i], .args = ks->rows[i], .task_bytes = task_bytes, .n_args = ks->n_rows[i], .tasks = k->tasks});
+    ok = cg_program_step(c, &(cg_step){.run = symbols[ks->which[i]], .context = &rt_function_table, .name = g->kernels[ks->regions[i]].name, .region = ks->regions[i], .args = ks->rows[i], .task_bytes = task_bytes, .n_args = ks->n_rows[i], .tasks = k->tasks});
   }
   if (ok) return cg_program_finish(c, scratch, code, free_code, p);
   cg_program_free(c);

@@ -4,7 +4,7 @@
  * the compiler. The entry is the program's table as it stands in memory, a pointer being the distance from the entry's beginning; kernels are named by their
  * own keys and stay entries of their own, which programs share.
  *
- *     head | rt_step[] rt_slot[] rt_arg[] | kernels: key, name | texts, contexts and constants
+ *     head | rt_step[] rt_slot[] rt_arg[] rt_loop[] rt_move[] | kernels: key, name | texts, contexts and constants
  *
  * An entry that lacks a kernel is no entry: everything is compiled as if it were not there. */
 #include "keep.h"
@@ -73,6 +73,22 @@ static void put_origins(bytes *b, const ir_graph *g, uint32_t origin) {
   put_number(b, -1);
 }
 
+static void put_graph(bytes *b, const ir_graph *g) {
+  put_text(b, g->name);
+  for (ir_ref r = 1; r < g->n_nodes; r++) {
+    const ir_node *n = ir_at(g, r);
+    put_number(b, (int64_t)n->op << 32 | n->dtype << 16 | n->rank);
+    put(b, n->dim, n->rank * sizeof *n->dim, 1);
+    put_number(b, n->n_args), put(b, n->args, n->n_args * sizeof *n->args, 1);
+    put_words(b, g, n);
+    put_origins(b, g, n->origin);
+  }
+  for (uint32_t i = 0; i < g->n_outputs; i++) put_number(b, g->outputs[i].value), put_text(b, g->outputs[i].name ? g->outputs[i].name : "");
+  for (uint32_t i = 0; i < g->n_effects; i++) put_number(b, g->effects[i]);
+  put_number(b, g->n_functions);
+  for (uint32_t i = 0; i < g->n_functions; i++) put_graph(b, g->functions[i]);
+}
+
 rt_key cg_keep_key(const ir_graph *g, const cg_cpu *cpu, const char *how) {
   bytes b = {0};
   char text[700];
@@ -81,17 +97,7 @@ rt_key cg_keep_key(const ir_graph *g, const cg_cpu *cpu, const char *how) {
   put_text(&b, cg_cpu_text(cpu, text, sizeof text));
   put_number(&b, cpu->l1d), put_number(&b, cpu->l2), put_number(&b, cpu->l3);
   put_text(&b, how);
-  put_text(&b, g->name);
-  for (ir_ref r = 1; r < g->n_nodes; r++) {
-    const ir_node *n = ir_at(g, r);
-    put_number(&b, (int64_t)n->op << 32 | n->dtype << 16 | n->rank);
-    put(&b, n->dim, n->rank * sizeof *n->dim, 1);
-    put_number(&b, n->n_args), put(&b, n->args, n->n_args * sizeof *n->args, 1);
-    put_words(&b, g, n);
-    put_origins(&b, g, n->origin);
-  }
-  for (uint32_t i = 0; i < g->n_outputs; i++) put_number(&b, g->outputs[i].value), put_text(&b, g->outputs[i].name ? g->outputs[i].name : "");
-  for (uint32_t i = 0; i < g->n_effects; i++) put_number(&b, g->effects[i]);
+  put_graph(&b, g);
   rt_key key = rt_key_of(b.data, b.failed ? 0 : b.n);
   free(b.data);
   return key;
@@ -139,7 +145,7 @@ static void put_slots(bytes *b, const rt_program *p) {
 static bool lacks_blas(const cg_kernels *ks) {
   ir_ref row;
   for (uint32_t i = 0; i < ks->n_regions; i++)
-    if (ks->which[i] >= 0 && cg_kernel_kind(ks->g, ks->regions[i]) == CG_KIND_CONTRACT && cg_blas_could(ks->g, ks->regions[i], &row)) return true;
+    if (ks->which[i] >= 0 && cg_kernel_kind(ks->graphs[i], ks->regions[i]) == CG_KIND_CONTRACT && cg_blas_could(ks->graphs[i], ks->regions[i], &row)) return true;
   return false;
 }
 
@@ -151,7 +157,8 @@ void cg_keep_put(cg_cache *c, const rt_key *key, const rt_program *p, const cg_k
   put(&b, &h, sizeof h, ALIGN);
   put_steps(&b, p, ks, symbols);
   put_slots(&b, p);
-  size_t args = put(&b, p->args, p->n_args * sizeof *p->args, ALIGN), kernels = put(&b, NULL, 0, ALIGN);
+  size_t args = put(&b, p->args, p->n_args * sizeof *p->args, ALIGN), loops = put(&b, p->loops, p->n_loops * sizeof *p->loops, ALIGN), moves = put(&b, p->moves, p->n_moves * sizeof *p->moves, ALIGN);
+  size_t kernels = put(&b, NULL, 0, ALIGN);
   for (int i = 0; i < ks->n_kernels; i++) {
     kept_kernel k = {.key = cg_cache_key(ks->kernels[i].text, cpu)};
     put(&b, &k, sizeof k, 1);
@@ -161,7 +168,7 @@ void cg_keep_put(cg_cache *c, const rt_key *key, const rt_program *p, const cg_k
     if (!b.failed) ((kept_kernel *)(void *)(b.data + kernels))[i].name = name;
   }
   if (!b.failed) {
-    ((head *)(void *)b.data)->p.args = place(args);
+    ((head *)(void *)b.data)->p.args = place(args), ((head *)(void *)b.data)->p.loops = place(loops), ((head *)(void *)b.data)->p.moves = place(moves);
     ((head *)(void *)b.data)->kernels = kernels;
     char about[RT_IMAGE_ABOUT];
     snprintf(about, sizeof about, "program %.30s %s", ks->g->name, cpu->name);
@@ -224,7 +231,8 @@ static bool link_slots(kept *k) {
     if (!text(k, &s->name) || (s->data && !(s->data = address(k, s->data, s->bytes + 1)))) return false;
   }
   k->p.args = address(k, k->p.args, k->p.n_args * sizeof *k->p.args);
-  return slots && k->p.args;
+  k->p.loops = address(k, k->p.loops, k->p.n_loops * sizeof *k->p.loops), k->p.moves = address(k, k->p.moves, k->p.n_moves * sizeof *k->p.moves);
+  return slots && k->p.args && (k->p.loops || !k->p.n_loops) && (k->p.moves || !k->p.n_moves);
 }
 
 /* Code of all kernels, from their own entries. */

@@ -37,24 +37,47 @@ static bool no_memory(const ir_graph *g, tt_error *err) {
   return tt_fail(err, TT_NO_MEMORY, "error: no memory to compile @%s\n  at %u kernels\n  fix: make the model smaller", g->name, g->n_kernels), false;
 }
 
-/* The kernels that have live rows, in their order; false when a row that must be computed stands in none. */
-bool cg_regions_of(const ir_graph *g, uint32_t **regions, uint32_t *n, tt_error *err) {
-  bool *live = ir_live(g), ok = true;
-  uint32_t *list = malloc((g->n_kernels + 1) * sizeof *list), last = 0;
-  *n = 0;
-  if (!live || !list) ok = no_memory(g, err);
+static bool push_region(cg_kernels *ks, const ir_graph *g, uint32_t region, int which, uint32_t *cap) {
+  if (ks->n_regions + 1 >= *cap) {
+    *cap = 2 * *cap + 64;
+    void *regions = realloc(ks->regions, *cap * sizeof *ks->regions), *graphs = regions ? realloc(ks->graphs, *cap * sizeof *ks->graphs) : NULL;
+    if (regions) ks->regions = regions;
+    if (graphs) ks->graphs = graphs;
+    int *more = graphs ? realloc(ks->which, *cap * sizeof *ks->which) : NULL;
+    if (!more) return false;
+    ks->which = more;
+  }
+  ks->regions[ks->n_regions] = region, ks->graphs[ks->n_regions] = g, ks->which[ks->n_regions++] = which;
+  return true;
+}
+
+static bool regions_of(const ir_graph *g, cg_kernels *ks, uint32_t *cap, tt_error *err) {
+  bool *live = ir_live(g), ok = live || no_memory(g, err);
+  uint32_t last = 0;
   for (ir_ref r = 1; ok && r < g->n_nodes; r++) {
     const ir_node *x = ir_at(g, r);
     if (!live[r] || x->op == IR_input || x->op == IR_param || x->op == IR_const || x->op == IR_assign) continue;
     char label[100];
-    if (!x->region)
+    if (!x->region) {
       ok = tt_fail(err, TT_INTERNAL, "error: %s is in no kernel\n  at row %u, %s of @%s\n  fix: run the passes decompose, schedule and memory before compiling", ir_ops[x->op].name, r, ir_label(g, r, label, sizeof label), g->name) == TT_OK;
-    else if (x->region != last) last = list[(*n)++] = x->region;
+      break;
+    }
+    if (x->region == last) continue;
+    last = x->region;
+    bool scan = x->op == IR_scan;
+    ok = push_region(ks, g, last, scan ? CG_SCAN : cg_kernel_kind(g, last) == CG_KIND_CALL ? CG_CALL : 0, cap) || no_memory(g, err);
+    if (ok && scan) ok = regions_of(ir_scan_body(g, x), ks, cap, err) && (push_region(ks, g, last, CG_END, cap) || no_memory(g, err));
   }
   free(live);
-  if (!ok) free(list), list = NULL;
-  *regions = list;
   return ok;
+}
+
+bool cg_regions_of(const ir_graph *g, cg_kernels *ks, tt_error *err) {
+  uint32_t cap = 0;
+  *ks = (cg_kernels){.g = g};
+  if (regions_of(g, ks, &cap, err)) return true;
+  cg_kernels_free(ks);
+  return false;
 }
 
 /* ---- which regions are alike */
@@ -65,7 +88,7 @@ typedef struct {
   const ir_graph *g;
   const cg_cpu *cpu;
   int64_t *words; size_t n, cap;               /* of the region at hand */
-  uint32_t *number, *mark;                     /* of an outside row: its number, valid while mark[row] is the region */
+  uint32_t *number, *mark, stamp;              /* of an outside row: its number, valid while mark[row] is the region's stamp */
   bool *used_outside;                          /* rows that others than their own kernel read */
   ir_ref *found; uint32_t n_found, cap_found;
   bool failed;
@@ -96,14 +119,14 @@ static void put_words(keyer *y, const ir_node *x) {
 static void put_ref(keyer *y, uint32_t region, ir_ref r) {
   const ir_node *x = ir_at(y->g, r);
   if (x->region == region) { put(y, (int64_t)(r - y->g->kernels[region].first)); return; }
-  if (y->mark[r] != region) {
+  if (y->mark[r] != y->stamp) {
     if (y->n_found == y->cap_found) {
       uint32_t cap = y->cap_found ? 2 * y->cap_found : 64;
       ir_ref *more = realloc(y->found, cap * sizeof *more);
       if (!more) { y->failed = true; return; }
       y->found = more, y->cap_found = cap;
     }
-    y->mark[r] = region;
+    y->mark[r] = y->stamp;
     y->found[y->n_found++] = r;
     y->number[r] = y->n_found;
     put_type(y, x);
@@ -132,6 +155,7 @@ static void put_plan(keyer *y, uint32_t region) {
 static bool key_of_region(keyer *y, uint32_t region, rt_key *key, outside *out) {
   const ir_kernel *k = &y->g->kernels[region];
   y->n = y->n_found = 0;
+  y->stamp++;
   for (ir_ref r = k->first; r && r <= k->last; r++) {
     const ir_node *x = ir_at(y->g, r);
     put_type(y, x), put_words(y, x);
@@ -179,15 +203,15 @@ static int table_find(table *t, const rt_key *key, int value) {
   return t->values[i] = value;
 }
 
-/* like[i]: the first region that region i is like (itself, perhaps). */
-static bool find_alike(const cg_kernels *ks, const cg_cpu *cpu, int *like, outside *reads) {
-  const ir_graph *g = ks->g;
+/* Of the regions of one graph. */
+static bool find_alike_in(const cg_kernels *ks, const ir_graph *g, const cg_cpu *cpu, int *like, outside *reads) {
   keyer y = {.g = g, .cpu = cpu, .number = calloc(g->n_nodes, sizeof *y.number), .mark = calloc(g->n_nodes, sizeof *y.mark), .used_outside = calloc(g->n_nodes, 1)};
   table t = {0};
   bool ok = y.number && y.mark && y.used_outside && table_new(&t, ks->n_regions);
   if (ok) mark_used(&y);
   for (uint32_t i = 0; ok && i < ks->n_regions; i++) {
     rt_key key;
+    if (ks->graphs[i] != g) continue;
     like[i] = (int)i;
     if (ks->which[i] < 0) continue;
     ok = key_of_region(&y, ks->regions[i], &key, &reads[i]);
@@ -195,6 +219,17 @@ static bool find_alike(const cg_kernels *ks, const cg_cpu *cpu, int *like, outsi
   }
   table_free(&t);
   free(y.words), free(y.number), free(y.mark), free(y.used_outside), free(y.found);
+  return ok;
+}
+
+/* like[i]: the first region that region i is like (itself, perhaps). */
+static bool find_alike(const cg_kernels *ks, const cg_cpu *cpu, int *like, outside *reads) {
+  bool ok = true;
+  for (uint32_t i = 0; ok && i < ks->n_regions; i++) {
+    uint32_t first = 0;
+    while (ks->graphs[first] != ks->graphs[i]) first++;
+    if (first == i) ok = find_alike_in(ks, ks->graphs[i], cpu, like, reads);
+  }
   return ok;
 }
 
@@ -229,7 +264,7 @@ static bool lower_one(job *j, int i, tt_error *err) {
   cg_kernels *ks = j->ks;
   ir_ref rows[CG_MAX_ARGUMENTS];
   double start = now_ms();
-  lp_kernel *k = j->out[i].loops = cg_kernel_lower(ks->g, ks->regions[i], j->cpu, rows, err);
+  lp_kernel *k = j->out[i].loops = cg_kernel_lower(ks->graphs[i], ks->regions[i], j->cpu, rows, err);
   if (!k) return false;
   uint32_t n = 0;
   for (int b = 0; b < k->n_buffers; b++) n += !k->buffers[b].scratch;
@@ -274,13 +309,14 @@ static bool lower_all(job *j, int n_threads, tt_error *err) {
 
 /* Region i is called as region `as` is, with rows of its own. */
 static bool same_rows(cg_kernels *ks, const outside *reads, int i, int as) {
-  const ir_kernel *mine = &ks->g->kernels[ks->regions[i]], *its = &ks->g->kernels[ks->regions[as]];
+  const ir_graph *g = ks->graphs[i];                   /* the same as that of `as` */
+  const ir_kernel *mine = &g->kernels[ks->regions[i]], *its = &g->kernels[ks->regions[as]];
   uint32_t n = ks->n_rows[i] = ks->n_rows[as];
   ir_ref *rows = ks->rows[i] = malloc((n + 1) * sizeof *rows);
   if (!rows) return false;
   for (uint32_t j = 0; j < n; j++) {
     ir_ref r = ks->rows[as][j];
-    if (ir_at(ks->g, r)->region == ks->regions[as]) { rows[j] = mine->first + (r - its->first); continue; }
+    if (ir_at(g, r)->region == ks->regions[as]) { rows[j] = mine->first + (r - its->first); continue; }
     uint32_t at = 0;
     while (at < reads[as].n && reads[as].refs[at] != r) at++;
     if (at == reads[as].n) return false;       /* cannot be: lowering reads what its rows read */
@@ -293,10 +329,10 @@ static bool same_rows(cg_kernels *ks, const outside *reads, int i, int as) {
 /* What the key does not see, lowering must not see either. */
 static bool check_alike(job *j, int i, int as, tt_error *err) {
   ir_ref rows[CG_MAX_ARGUMENTS];
-  lp_kernel *k = cg_kernel_lower(j->ks->g, j->ks->regions[i], j->cpu, rows, err);
+  lp_kernel *k = cg_kernel_lower(j->ks->graphs[i], j->ks->regions[i], j->cpu, rows, err);
   char *text = k ? text_of(k) : NULL;
   bool same = text && !strcmp(text, j->out[as].text) && !memcmp(rows, j->ks->rows[i], j->ks->n_rows[i] * sizeof *rows);
-  if (text && !same) tt_fail(err, TT_INTERNAL, "error: kernels @%s and @%s have one key but differ\n  at codegen/kernels.c\n  fix: what lowering looks at belongs into the key", j->ks->g->kernels[j->ks->regions[i]].name, j->ks->g->kernels[j->ks->regions[as]].name);
+  if (text && !same) tt_fail(err, TT_INTERNAL, "error: kernels @%s and @%s have one key but differ\n  at codegen/kernels.c\n  fix: what lowering looks at belongs into the key", j->ks->graphs[i]->kernels[j->ks->regions[i]].name, j->ks->graphs[i]->kernels[j->ks->regions[as]].name);
   free(text);
   lp_free(k);
   return same;
@@ -322,18 +358,16 @@ static bool number_kernels(cg_kernels *ks, job *j, const int *like) {
 }
 
 bool cg_kernels_of(const ir_graph *g, const cg_cpu *cpu, int n_threads, bool blas, const volatile int *stop, cg_kernels *ks, tt_error *err) {
-  *ks = (cg_kernels){.g = g};
-  bool ok = cg_regions_of(g, &ks->regions, &ks->n_regions, err);
+  bool ok = cg_regions_of(g, ks, err);
   size_t n = ks->n_regions + 1;
   int *like = calloc(n, sizeof *like), *list = calloc(n, sizeof *list);
   outside *reads = calloc(n, sizeof *reads);
   job j = {.ks = ks, .cpu = cpu, .list = list, .stop = stop, .out = calloc(n, sizeof *j.out)};
-  ks->which = calloc(n, sizeof *ks->which), ks->rows = calloc(n, sizeof *ks->rows), ks->n_rows = calloc(n, sizeof *ks->n_rows);
-  bool memory = like && list && reads && j.out && ks->which && ks->rows && ks->n_rows;
+  ks->rows = calloc(n, sizeof *ks->rows), ks->n_rows = calloc(n, sizeof *ks->n_rows);
+  bool memory = like && list && reads && j.out && ks->rows && ks->n_rows;
   for (uint32_t i = 0; ok && memory && i < ks->n_regions; i++) {
     ir_ref row;
-    int64_t kind = cg_kernel_kind(g, ks->regions[i]);
-    ks->which[i] = kind == CG_KIND_CALL ? CG_CALL : blas && kind == CG_KIND_CONTRACT && cg_blas_wants(g, ks->regions[i], &row) ? CG_BLAS : 0;
+    if (ks->which[i] == 0 && blas && cg_kernel_kind(ks->graphs[i], ks->regions[i]) == CG_KIND_CONTRACT && cg_blas_wants(ks->graphs[i], ks->regions[i], &row)) ks->which[i] = CG_BLAS;
   }
   memory = memory && (!ok || find_alike(ks, cpu, like, reads));
   for (uint32_t i = 0; ok && memory && i < ks->n_regions; i++)
@@ -360,6 +394,6 @@ bool cg_kernels_of(const ir_graph *g, const cg_cpu *cpu, int n_threads, bool bla
 void cg_kernels_free(cg_kernels *ks) {
   for (int i = 0; i < ks->n_kernels; i++) lp_free(ks->kernels[i].loops), free(ks->kernels[i].text);
   for (uint32_t i = 0; ks->rows && i < ks->n_regions; i++) free(ks->rows[i]);
-  free(ks->regions), free(ks->which), free(ks->rows), free(ks->n_rows), free(ks->kernels);
+  free(ks->regions), free(ks->graphs), free(ks->which), free(ks->rows), free(ks->n_rows), free(ks->kernels);
   *ks = (cg_kernels){0};
 }

@@ -20,7 +20,7 @@ static const int64_t *find(const ir_node *n, const char *name, int *kind) {
 int64_t ir_int(const ir_node *n, const char *name) {
   int kind = 0;
   const int64_t *w = find(n, name, &kind);
-  assert(!w || kind == IR_ATTR_INT || kind == IR_ATTR_TYPE || kind == IR_ATTR_DATA);
+  assert(!w || kind == IR_ATTR_INT || kind == IR_ATTR_TYPE || kind == IR_ATTR_DATA || kind == IR_ATTR_FUNC);
   return w ? *w : 0;
 }
 
@@ -61,6 +61,7 @@ bool ir_words_ok(const ir_graph *g, ir_op op, const int64_t *words, uint32_t n_w
     case IR_ATTR_TYPE: if (w < 0 || w >= TT_N_DTYPES) return false; break;
     case IR_ATTR_STR: if (!w) return false; break;
     case IR_ATTR_DATA: if (w < 0 || w >= g->n_blobs) return false; break;
+    case IR_ATTR_FUNC: if (w < 0 || w >= g->n_functions) return false; break;
     default: break;
     }
   }

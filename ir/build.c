@@ -392,6 +392,11 @@ ir_ref ir_dynamic_slice(ir_graph *g, ir_ref x, ir_ref start, const int64_t *size
 
 ir_ref ir_dynamic_update_slice(ir_graph *g, ir_ref x, ir_ref u, ir_ref start) { return EMIT(IR_dynamic_update_slice, NULL, x, u, start); }
 
+ir_ref ir_scan(ir_graph *g, const ir_ref *args, uint32_t n_args, ir_scan_attrs a) {
+  const words w = {.w = {a.body, a.carries, a.xs, a.length, a.reversed, a.result}, .n = 6};
+  return emit(g, IR_scan, args, n_args, &w);
+}
+
 /* ---- effect, composites ---- */
 
 ir_ref ir_assign(ir_graph *g, ir_ref param, ir_ref value) { return EMIT(IR_assign, NULL, param, value); }

@@ -168,14 +168,39 @@ tt_status ir_eval_node(const ir_graph *g, ir_ref r, const void *const *args, voi
                  ir_ops[n->op].name, r, n->name ? " %" : "", n->name ? n->name : "", n->origin ? at->file : "?", n->origin ? at->line : 0);
 }
 
+/* All live results of the scan of row r. */
+static tt_status eval_results(const ir_graph *g, ir_ref r, const bool *live, bool *done, const void *const *args, void **values, tt_error *err) {
+  const ir_node *n = ir_at(g, r);
+  size_t results = (size_t)ir_scan_of(n).carries + ir_scan_body(g, n)->n_outputs;
+  void **outs = calloc(results + 1, sizeof *outs);
+  tt_status status = outs ? TT_OK : tt_fail(err, TT_NO_MEMORY, "no memory to evaluate @%s", g->name);
+  for (ir_ref m = r; !status && m < g->n_nodes; m++) {
+    if (!live[m] || !ir_same_scan(g, r, m)) continue;
+    const ir_node *x = ir_at(g, m);
+    void **out = &outs[ir_scan_of(x).result];
+    if (!(values[m] = malloc((size_t)ev_count(x) * tt_dtype_size(x->dtype) + 1))) status = tt_fail(err, TT_NO_MEMORY, "no memory for the results of a scan in @%s", g->name);
+    if (*out) continue;                              /* in a text two rows may be one result */
+    *out = values[m], done[m] = true;
+  }
+  if (!status) status = ir_eval_scan(g, n, args, outs, err);
+  for (ir_ref m = r; !status && m < g->n_nodes; m++)
+    if (live[m] && ir_same_scan(g, r, m) && !done[m]) {
+      memcpy(values[m], outs[ir_scan_of(ir_at(g, m)).result], (size_t)ev_count(ir_at(g, m)) * tt_dtype_size(ir_at(g, m)->dtype));
+      done[m] = true;
+    }
+  free(outs);
+  return status;
+}
+
 tt_status ir_eval(const ir_graph *g, void **values, tt_error *err) {
   if (g->error.status) return tt_fail(err, g->error.status, "%s", g->error.message);
   bool *live = ir_live(g);
   const void **args = NULL;
   uint32_t cap = 0;
-  tt_status status = live ? TT_OK : tt_fail(err, TT_NO_MEMORY, "no memory to evaluate @%s", g->name);
+  bool *done = g->n_functions ? calloc(g->n_nodes, sizeof *done) : NULL;      /* results of scans, which are made all at once */
+  tt_status status = live && (done || !g->n_functions) ? TT_OK : tt_fail(err, TT_NO_MEMORY, "no memory to evaluate @%s", g->name);
   for (ir_ref r = 1; !status && r < g->n_nodes; r++) {
-    if (!live[r]) continue;
+    if (!live[r] || (done && done[r])) continue;
     const ir_node *n = ir_at(g, r);
     size_t bytes = (size_t)ev_count(n) * tt_dtype_size(n->dtype);
     if (n->op == IR_input || n->op == IR_param) {
@@ -190,6 +215,10 @@ tt_status ir_eval(const ir_graph *g, void **values, tt_error *err) {
       cap = n->n_args;
     }
     for (uint32_t i = 0; i < n->n_args; i++) args[i] = values[n->args[i]];
+    if (n->op == IR_scan) {
+      status = eval_results(g, r, live, done, args, values, err);
+      continue;
+    }
     if (!(values[r] = malloc(bytes ? bytes : 1))) {
       status = tt_fail(err, TT_NO_MEMORY, "no memory for the result of %s: %zu bytes\n  fix: use smaller tensors", ir_ops[n->op].name, bytes);
       break;
@@ -198,6 +227,7 @@ tt_status ir_eval(const ir_graph *g, void **values, tt_error *err) {
   }
   free(args);
   free(live);
+  free(done);
   return status;
 }
 

@@ -41,7 +41,7 @@ static ir_ref evaluate(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_arg
 
 bool ir_fold_constants(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words, tt_dtype t, const tt_shape *s, ir_ref *result) {
   uint8_t kind = ir_ops[op].kind;
-  if (!n_args || kind == IR_LEAF || kind == IR_EFFECT || kind == IR_COMPOSITE) return false;
+  if (!n_args || kind == IR_LEAF || kind == IR_CONTROL || kind == IR_EFFECT || kind == IR_COMPOSITE) return false;
 
   bool splats = true, constant = true;
   int64_t work = tt_shape_count(s);

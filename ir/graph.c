@@ -134,6 +134,18 @@ int64_t ir_blob_add(ir_graph *g, const void *data, size_t bytes) {
   return g->n_blobs++;
 }
 
+int64_t ir_function_add(ir_graph *g, ir_graph *function) {
+  for (uint32_t i = 0; i < g->n_replaced; i++)
+    if (g->replaced[i][0] == function) { function = g->replaced[i][1]; break; }
+  for (uint32_t i = 0; i < g->n_functions; i++)
+    if (g->functions[i] == function) return i;
+  if (!grow(g, &g->functions, g->n_functions, &g->cap_functions, sizeof *g->functions)) return -1;
+  function->holders++;
+  if (function->depth >= g->depth) g->depth = function->depth + 1;
+  g->functions[g->n_functions] = function;
+  return g->n_functions++;
+}
+
 ir_graph *ir_graph_new(const char *name) {
   ir_graph *g = calloc(1, sizeof *g);
   if (!g || !(g->store = calloc(1, sizeof *g->store))) return free(g), NULL;
@@ -151,8 +163,10 @@ ir_graph *ir_graph_new(const char *name) {
 }
 
 void ir_graph_free(ir_graph *g) {
-  if (!g) return;
+  if (!g || (g->holders && --g->holders)) return;
   struct ir_store *s = g->store;
+  for (uint32_t i = 0; i < g->n_functions; i++) ir_graph_free(g->functions[i]);
+  free(g->functions);
   for (uint32_t i = 0; i * IR_BLOCK < g->n_nodes; i++) free(g->blocks[i]);
   for (chunk *c = s->chunks, *next; c; c = next) next = c->next, free(c);
   free(g->blocks), free(g->origins), free(g->kernels), free(g->blobs), free(g->outputs), free(g->effects);

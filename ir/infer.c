@@ -516,6 +516,43 @@ static bool infer_argsort(ctx *c) {
   return like(c, 0) && axis_in(c, ir_int(&c->row, "axis"), c->s.rank) && flag(c, "descending") && (c->t = TT_I64, true);
 }
 
+/* Leaf i of the body is argument i, without its first axis where that is an axis of steps. */
+static bool infer_scan(ctx *c) {
+  const ir_graph *body = ir_scan_body(c->g, &c->row);
+  ir_scan_attrs a = ir_scan_of(&c->row);
+  if (a.carries < 0 || a.xs < 0 || a.length < 0 || a.carries > c->row.n_args || a.xs > c->row.n_args - a.carries)
+    FAIL("give the carries, then xs, then the rest", "%lld carries and %lld xs of %lld steps, but %u arguments", LL(a.carries), LL(a.xs), LL(a.length), c->row.n_args);
+  if (body->depth >= IR_MAX_DEPTH) FAIL("unroll the innermost loop", "scans stand in each other more than %d deep", IR_MAX_DEPTH);
+  if (!flag(c, "reversed")) return false;
+  uint32_t i = 0;
+  for (ir_ref r = 1; r < body->n_nodes; r++) {
+    const ir_node *leaf = ir_at(body, r);
+    if (leaf->op != IR_input && leaf->op != IR_param) continue;
+    if (i >= c->row.n_args) FAIL("give an argument for each of them", "@%s has more than %u leaves", body->name, i);
+    tt_shape want = ir_shape(body, r), have = arg_shape(c, (int)i);
+    char need[160];
+    if ((leaf->op == IR_param) != (i < a.carries)) FAIL("let it have the carries first, as states, then inputs", "leaf %u of @%s is %s", i, body->name, leaf->op == IR_param ? "a state" : "an input");
+    if (i >= a.carries && i < a.carries + a.xs) {
+      if (want.rank == TT_MAX_RANK) FAIL("scan over values of fewer axes", "leaf %u of @%s has %d axes, and its steps need another", i, body->name, want.rank);
+      memmove(want.dim + 1, want.dim, (size_t)want.rank * sizeof *want.dim);
+      want.dim[0] = a.length, want.rank++;
+    }
+    if (leaf->dtype != arg(c, (int)i)->dtype || !tt_shape_equal(&want, &have)) FAIL(TEXT("give %s", tt_type_text((tt_dtype)leaf->dtype, &want, need, sizeof need)), "argument %u does not fit what @%s takes", i, body->name);
+    if (leaf->op == IR_param && !ir_next_value(body, r)) FAIL("assign it", "@%s gives carry %u no next value", body->name, i);
+    i++;
+  }
+  if (i != c->row.n_args) FAIL("leave out what the body does not take", "@%s has %u leaves, but there are %u arguments", body->name, i, c->row.n_args);
+  if (a.result < 0 || a.result >= a.carries + (int64_t)body->n_outputs) FAIL("name one that there is", "@%s gives %lld results, not one of number %lld", body->name, LL(a.carries) + body->n_outputs, LL(a.result));
+  ir_ref from = a.result < a.carries ? ir_leaf(body, (uint32_t)a.result) : body->outputs[a.result - a.carries].value;
+  c->t = (tt_dtype)ir_at(body, from)->dtype;
+  c->s = ir_shape(body, from);
+  if (a.result < a.carries) return true;
+  if (c->s.rank == TT_MAX_RANK) FAIL("return values of fewer axes", "output %lld of @%s has %d axes, and its steps need another", LL(a.result - a.carries), body->name, c->s.rank);
+  memmove(c->s.dim + 1, c->s.dim, (size_t)c->s.rank * sizeof *c->s.dim);
+  c->s.dim[0] = a.length, c->s.rank++;
+  return true;
+}
+
 static bool infer_dynamic_slice(ctx *c) {
   const int64_t *sizes;
   like(c, 0);

@@ -30,8 +30,8 @@ typedef enum {
   IR_N_OPS
 } ir_op;
 
-typedef enum { IR_LEAF, IR_ELEMENTWISE, IR_MOVEMENT, IR_REDUCTION, IR_CONTRACTION, IR_INDEX, IR_EFFECT, IR_COMPOSITE } ir_kind;
-typedef enum { IR_ATTR_END, IR_ATTR_INT, IR_ATTR_FLOAT, IR_ATTR_INTS, IR_ATTR_TYPE, IR_ATTR_STR, IR_ATTR_DATA } ir_attr_kind;
+typedef enum { IR_LEAF, IR_ELEMENTWISE, IR_MOVEMENT, IR_REDUCTION, IR_CONTRACTION, IR_INDEX, IR_CONTROL, IR_EFFECT, IR_COMPOSITE } ir_kind;
+typedef enum { IR_ATTR_END, IR_ATTR_INT, IR_ATTR_FLOAT, IR_ATTR_INTS, IR_ATTR_TYPE, IR_ATTR_STR, IR_ATTR_DATA, IR_ATTR_FUNC } ir_attr_kind;
 
 typedef struct {
   const char *name;
@@ -59,12 +59,12 @@ typedef struct {
   const ir_ref *args;
   const int64_t *words;       /* attributes, encoded in the order of the row of ops.def: INT, TYPE, STR, DATA one
                                  word (value, tt_dtype, interned string, blob number), FLOAT the bits of a double,
-                                 INTS a count and the values */
+                                 INTS a count and the values, FUNC a number in g->functions */
   int64_t dim[TT_MAX_RANK];
   int64_t place;              /* offset in the arena where memory put it, or IR_UNPLACED */
   const char *name;           /* for printing: without %; NULL: a number is given */
 } ir_node;
-enum { IR_UNPLACED = -1 };
+enum { IR_UNPLACED = -1, IR_MAX_DEPTH = 4 };
 
 /* A kernel: a run of rows with one region, and its plan as named lists of numbers. */
 typedef struct {
@@ -84,12 +84,16 @@ typedef struct ir_graph {
   ir_origin *origins; uint32_t n_origins, cap_origins;      /* cell 0 is none */
   ir_kernel *kernels; uint32_t n_kernels, cap_kernels;      /* kernel 0 is none */
   ir_blob *blobs; uint32_t n_blobs, cap_blobs;
+  struct ir_graph **functions; uint32_t n_functions, cap_functions;   /* what scans call; shared with other graphs, so never changed */
   ir_output *outputs; uint32_t n_outputs, cap_outputs;      /* what the function returns, in order */
   ir_ref *effects; uint32_t n_effects, cap_effects;         /* its assigns, in order */
   int64_t arena_bytes;              /* memory's result: bytes of the arena for all placed rows */
   tt_error error;                   /* the first mistake */
 
   /* state of the builder: what the next rows get */
+  uint32_t holders;                 /* graphs that have this one among their functions */
+  uint32_t depth;                   /* of functions in functions: 0 where there is none, at most IR_MAX_DEPTH */
+  struct ir_graph *(*replaced)[2]; uint32_t n_replaced;     /* a function [0] of another graph comes in as [1]: what passes make of functions */
   uint32_t at_origin;               /* origin of new rows */
   uint32_t at_region;               /* region of new rows; different regions never merge */
   bool plain;                       /* append as told: no folding, no rules, no dedupe (the parser) */
@@ -121,6 +125,7 @@ TT_API void ir_output_add(ir_graph *g, const char *name, ir_ref value);
 uint32_t ir_kernel_add(ir_graph *g, const char *name);              /* a new region */
 void ir_kernel_plan(ir_graph *g, uint32_t kernel, const char *name, const int64_t *values, uint32_t n);   /* set or replace */
 const int64_t *ir_kernel_get(const ir_graph *g, uint32_t kernel, const char *name, uint32_t *n);          /* NULL when absent */
+int64_t ir_function_add(ir_graph *g, ir_graph *function);           /* its number, for a FUNC word; from now on shared, and freed with its last holder; -1: no memory */
 int64_t ir_blob_add(ir_graph *g, const void *data, size_t bytes);   /* its number, for a DATA word; copies; equal bytes are one; -1: no memory */
 void ir_name(ir_graph *g, ir_ref r, const char *name);              /* names the row unless it has a name or the name is taken */
 const char *ir_label(const ir_graph *g, ir_ref r, char *text, size_t size);   /* "%name" or "%12", for messages; returns text */
@@ -206,6 +211,14 @@ ir_ref ir_scatter_add(ir_graph *g, ir_ref x, ir_ref index, ir_ref src, int axis)
 ir_ref ir_argsort(ir_graph *g, ir_ref x, int axis, bool descending);
 ir_ref ir_dynamic_slice(ir_graph *g, ir_ref x, ir_ref start, const int64_t *sizes);
 ir_ref ir_dynamic_update_slice(ir_graph *g, ir_ref x, ir_ref u, ir_ref start);
+/* Result `result` of a scan; see ops.def. */
+typedef struct { int64_t body, carries, xs, length, reversed, result; } ir_scan_attrs;
+TT_API ir_ref ir_scan(ir_graph *g, const ir_ref *args, uint32_t n_args, ir_scan_attrs a);
+ir_scan_attrs ir_scan_of(const ir_node *n);
+ir_graph *ir_scan_body(const ir_graph *g, const ir_node *n);
+bool ir_same_scan(const ir_graph *g, ir_ref a, ir_ref b);                           /* two results of one scan */
+ir_ref ir_leaf(const ir_graph *g, uint32_t i);                                      /* the i-th input or param of a function, 0: it has fewer */
+ir_ref ir_next_value(const ir_graph *g, ir_ref param);                              /* what is assigned to it; 0: nothing */
 TT_API ir_ref ir_assign(ir_graph *g, ir_ref param, ir_ref value);                   /* appended to g->effects */
 ir_ref ir_softmax(ir_graph *g, ir_op softmax_or_log_softmax, ir_ref x, int axis);
 ir_ref ir_gelu(ir_graph *g, ir_ref x, bool tanh);
@@ -220,7 +233,7 @@ ir_ref ir_pool(ir_graph *g, ir_op max_pool_or_avg_pool, ir_ref x, int n_spatial,
 /* print.c, parse.c: the text form. print, parse, print gives the same bytes. What is left out (dtype and shape, which the type says;
  * flags at their neutral value, such as ta=0), quoted names and comments: text.h. types of a function without outputs: "()".
  *
- *   module   := func
+ *   module   := {func} func                                         (functions that scans call stand before those that call them)
  *   func     := "func" "@"name "(" [arg {"," arg}] ")" "->" types ["arena" "=" INT] "{" {row | kernel} {assign} "return" [ret {"," ret}] "}"
  *   arg      := ["param" | "state"] "%"name ":" type            (input; trainable param; param that is not trained)
  *   row      := "%"name "=" op "(" ["%"name {"," "%"name}] {"," attr "=" value} ")" ":" type ["@" INT] [origins]
@@ -228,6 +241,7 @@ ir_ref ir_pool(ir_graph *g, ir_op max_pool_or_avg_pool, ir_ref x, int n_spatial,
  *   assign   := "assign" "(" "%"param "," "%"value ")" [origins]
  *   ret      := ["name" "="] "%"name
  *   value    := INT | FLOAT | TYPE | "string" | "[" numbers "]"       (a const's value: nested in no way, flat row-major; floats print shortest that reads back)
+ *             | "@"name                                             (a function)
  *   origins  := "#" FILE ":" LINE [scope] {";" FILE ":" LINE [scope]}  to the end of the line */
 TT_API char *ir_print(const ir_graph *g);                                           /* malloc'ed; NULL: no memory */
 TT_API ir_graph *ir_parse(const char *text, size_t length, const char *file, tt_error *err);   /* "file:line:column: expected ..., found ..." */
@@ -241,6 +255,8 @@ tt_status ir_eval_node(const ir_graph *g, ir_ref r, const void *const *args, voi
 /* A whole graph: values[i] is the data of row i for inputs and params (set by the caller), and of every live row afterwards
  * (allocated here, freed by ir_values_free). assigns are left to the caller: args of each effect are among the values. */
 TT_API tt_status ir_eval(const ir_graph *g, void **values, tt_error *err);
+/* eval_scan.c: all results of the scan that row n is one of, into outs[result]; NULL: not wanted. */
+tt_status ir_eval_scan(const ir_graph *g, const ir_node *n, const void *const *args, void *const *outs, tt_error *err);
 TT_API void ir_values_free(const ir_graph *g, void **values);    /* frees what ir_eval allocated, and values */
 /* eval_winograd.c: the matrices of F(tile x tile, 3x3), row-major: 'B' B^T [tile+2,tile+2], 'G' [tile+2,3], 'A' A^T [tile,tile+2]. */
 const double *ir_winograd_matrix(int64_t tile, char which);

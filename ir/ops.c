@@ -5,11 +5,11 @@
 #include <string.h>
 
 #define KIND(op) ((op) < IR_select ? IR_LEAF : (op) < IR_reshape ? IR_ELEMENTWISE : (op) < IR_sum ? IR_MOVEMENT : (op) < IR_matmul ? IR_REDUCTION \
-  : (op) < IR_gather ? IR_CONTRACTION : (op) < IR_assign ? IR_INDEX : IR_EFFECT)
+  : (op) < IR_gather ? IR_CONTRACTION : (op) < IR_scan ? IR_INDEX : (op) < IR_assign ? IR_CONTROL : IR_EFFECT)
 
 /* Every first row is of another kind than the row before it. */
 _Static_assert(IR_input == 1 && IR_random < IR_neg && IR_ge < IR_select && IR_stop_gradient < IR_reshape && IR_fold < IR_sum && IR_cumsum < IR_matmul
-               && IR_conv < IR_gather && IR_dynamic_update_slice < IR_assign && IR_assign < IR_softmax, "sections of ops.def");
+               && IR_conv < IR_gather && IR_dynamic_update_slice < IR_scan && IR_scan < IR_assign && IR_assign < IR_softmax, "sections of ops.def");
 
 #define SAME false
 #define BOOLEAN true
@@ -21,6 +21,7 @@ _Static_assert(IR_input == 1 && IR_random < IR_neg && IR_ge < IR_select && IR_st
 #define TYPE(n) {#n, IR_ATTR_TYPE}
 #define STR(n) {#n, IR_ATTR_STR}
 #define DATA(n) {#n, IR_ATTR_DATA}
+#define FUNC(n) {#n, IR_ATTR_FUNC}
 
 const ir_op_info ir_ops[IR_N_OPS] = {
   [IR_poison] = {.name = "poison"},

@@ -74,6 +74,13 @@ static bool attribute_value(parser *p, int kind, attribute *a) {
       if (!parse_quoted(p, &text)) return false;
       return a->word = (int64_t)(intptr_t)text, true;
     }
+    case IR_ATTR_FUNC: {
+      const char *text;
+      if (!parse_need(p, "@") || !parse_name(p, "the name of a function", &text)) return false;
+      for (uint32_t i = p->n_functions; i-- > 0;)
+        if (!strcmp(p->functions[i]->name, text)) return (a->word = ir_function_add(p->g, p->functions[i])) >= 0 || parse_refused(p, a->at);
+      EXPECTED(a->at, "a function that stands before this one, found %s", FOUND(a->at));
+    }
     default:                                        /* IR_ATTR_DATA: passed over; a->n is how many numbers there are at most */
       a->n = 1;
       if (p->at < p->n && p->text[p->at] == '[') {
@@ -424,9 +431,31 @@ static bool function(parser *p) {
     } else EXPECTED(p->at, "a row, kernel, assign or return, found %s", FOUND(p->at));
   }
   if (!returns(p)) return false;
-  parse_space(p);
-  if (p->at < p->n) EXPECTED(p->at, "the end of the text, found %s", FOUND(p->at));
-  return check_types(p, types, n_types) && check_kernels(p);
+  size_t end = p->at;
+  if (!check_types(p, types, n_types) || !check_kernels(p)) return false;
+  p->at = end;
+  return true;
+}
+
+/* Functions up to the last, which is the graph. Names of rows are each function's own. */
+static bool module(parser *p) {
+  for (;;) {
+    p->g->plain = true;
+    bool ok = function(p);
+    p->g->plain = false;
+    if (!ok) return false;
+    parse_space(p);
+    if (p->at == p->n) return true;
+    if (!parse_next_is(p, "func")) EXPECTED(p->at, "a function or the end of the text, found %s", FOUND(p->at));
+    for (uint32_t i = 0; i < p->n_functions; i++)
+      if (!strcmp(p->functions[i]->name, p->g->name)) EXPECTED(p->at, "functions of different names, found two called %.60s", p->g->name);
+    if (!parse_grow(p, &p->functions, p->n_functions, &p->cap_functions, sizeof *p->functions)) return false;
+    p->g->holders++;
+    p->functions[p->n_functions++] = p->g;
+    if (!(p->g = ir_graph_new(""))) return parse_no_memory(p);
+    free(p->keys), free(p->values);
+    p->keys = NULL, p->values = NULL, p->n_keys = p->cap_keys = p->n_kernels = 0;
+  }
 }
 
 ir_graph *ir_parse(const char *text, size_t length, const char *file, tt_error *err) {
@@ -436,13 +465,11 @@ ir_graph *ir_parse(const char *text, size_t length, const char *file, tt_error *
   p.g = ir_graph_new("");
   locale_t c = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0), before = c ? uselocale(c) : (locale_t)0;      /* 0.5, never 0,5 */
   bool ok = p.g && c ? true : parse_no_memory(&p);
-  if (ok) {
-    p.g->plain = true;
-    ok = function(&p);
-    p.g->plain = false;
-  }
+  ok = ok && module(&p);
   if (c) uselocale(before), freelocale(c);
   free(p.keys), free(p.values), free(p.defined), free(p.kernels), free(p.args), free(p.list);
+  for (uint32_t i = 0; i < p.n_functions; i++) ir_graph_free(p.functions[i]);
+  free(p.functions);
   if (!ok) ir_graph_free(p.g), p.g = NULL;
   return p.g;
 }

@@ -18,6 +18,7 @@ typedef struct {
   size_t *defined; uint32_t cap_defined;                         /* of each row, where its name stands */
   kernel_text *kernels; uint32_t n_kernels, cap_kernels;
   ir_ref *args; uint32_t cap_args;                               /* room for the operands of the row being read */
+  ir_graph **functions; uint32_t n_functions, cap_functions;     /* those before this one */
   void *list; size_t cap_list;                                   /* and for the text or list of numbers */
 } parser;
 

@@ -9,8 +9,12 @@
 #include <locale.h>
 #include <stdio.h>
 
+typedef struct { const ir_graph **at; char (*names)[80]; uint32_t n, cap; } functions;
+
 typedef struct {
   const ir_graph *g;
+  const functions *functions;
+  const char *name;         /* of the function */
   char *text;
   size_t n, cap;
   bool failed;
@@ -143,6 +147,10 @@ static void put_attributes(printer *p, const ir_node *n) {
       case IR_ATTR_INTS: put_ints(p, w - v, v); break;
       case IR_ATTR_FLOAT: put_element(p, TT_F64, &v, 0); break;
       case IR_ATTR_STR: put_quoted(p, (const char *)(intptr_t)v); break;
+      case IR_ATTR_FUNC:
+        for (uint32_t k = 0; k < p->functions->n; k++)
+          if (p->functions->at[k] == p->g->functions[v]) put(p, "@"), put_name(p, p->functions->names[k]);
+        break;
       case IR_ATTR_DATA:
         if (n->rank) put(p, "[");
         for (int64_t k = 0, count = ev_count(n); k < count; k++) put(p, k ? "," : ""), put_element(p, n->dtype, p->g->blobs[v].data, k);
@@ -186,7 +194,7 @@ void text_mark_results(const ir_graph *g, const bool *live, const uint32_t *run,
 static void put_header(printer *p) {
   const ir_graph *g = p->g;
   const char *comma = "";
-  put(p, "func @"), put_name(p, g->name), put(p, "(");
+  put(p, "func @"), put_name(p, p->name), put(p, "(");
   for (ir_ref r = 1; r < g->n_nodes; r++) {
     const ir_node *n = ir_at(g, r);
     tt_shape s = ir_shape(g, r);
@@ -269,16 +277,66 @@ static void print(printer *p, ir_ref *rows, uint32_t *run, uint32_t *seen, bool 
   put(p, "\n}\n");
 }
 
-char *ir_print(const ir_graph *g) {
-  printer p = {.g = g, .live = ir_live(g), .position = calloc(g->n_nodes, sizeof *p.position)};
+/* One function, to the end of what is there. */
+static void print_function(printer *to, const ir_graph *g) {
+  printer p = {.g = g, .name = to->name, .functions = to->functions, .text = to->text, .n = to->n, .cap = to->cap, .live = ir_live(g), .position = calloc(g->n_nodes, sizeof *p.position)};
   ir_ref *rows = malloc(g->n_nodes * sizeof *rows);
   uint32_t *run = calloc(g->n_nodes, sizeof *run), *seen = calloc(g->n_nodes, sizeof *seen);
   bool *result = calloc(g->n_nodes, sizeof *result);
-  locale_t c = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0), before = c ? uselocale(c) : (locale_t)0;      /* 0.5, never 0,5 */
-  if (p.live && p.position && rows && run && seen && result && c) print(&p, rows, run, seen, result);
+  if (p.live && p.position && rows && run && seen && result) print(&p, rows, run, seen, result);
   else p.failed = true;
-  if (c) uselocale(before), freelocale(c);
   free(p.live), free(p.position), free(rows), free(run), free(seen), free(result);
+  to->text = p.text, to->n = p.n, to->cap = p.cap, to->failed |= p.failed;
+}
+
+static bool named(const functions *f, const char *name) {
+  for (uint32_t i = 0; i < f->n; i++)
+    if (!strcmp(f->names[i], name)) return true;
+  return false;
+}
+
+/* The functions that g needs, each once and under a name of its own, before those that call them. */
+static bool collect(functions *f, const ir_graph *g) {
+  bool *live = g->n_functions ? ir_live(g) : NULL, ok = live || !g->n_functions;
+  if (live && !g->n_outputs && !g->n_effects) memset(live, true, g->n_nodes);
+  for (ir_ref r = 1; live && ok && r < g->n_nodes; r++) {
+    if (!live[r] || ir_at(g, r)->op != IR_scan) continue;
+    const ir_graph *body = ir_scan_body(g, ir_at(g, r));
+    bool known = false;
+    for (uint32_t i = 0; i < f->n && !known; i++) known = f->at[i] == body;
+    if (known || !(ok = collect(f, body))) continue;
+    if (f->n == f->cap) {
+      f->cap = f->cap ? 2 * f->cap : 8;
+      void *at = realloc(f->at, f->cap * sizeof *f->at), *names = at ? realloc(f->names, f->cap * sizeof *f->names) : NULL;
+      if (at) f->at = at;
+      if (!(ok = names != NULL)) break;
+      f->names = names;
+    }
+    char name[80];
+    snprintf(name, sizeof name, "%.60s", body->name);
+    for (int i = 2; named(f, name); i++) snprintf(name, sizeof name, "%.60s.%d", body->name, i);
+    f->at[f->n] = body;
+    memcpy(f->names[f->n++], name, sizeof name);
+  }
+  free(live);
+  return ok;
+}
+
+char *ir_print(const ir_graph *g) {
+  functions f = {0};
+  printer p = {.functions = &f};
+  locale_t c = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0), before = c ? uselocale(c) : (locale_t)0;      /* 0.5, never 0,5 */
+  if (c && collect(&f, g)) {
+    for (uint32_t i = 0; i < f.n; i++) {
+      p.name = f.names[i];
+      print_function(&p, f.at[i]);
+      put(&p, "\n");
+    }
+    p.name = g->name;
+    print_function(&p, g);
+  } else p.failed = true;
+  if (c) uselocale(before), freelocale(c);
+  free(f.at), free(f.names);
   if (p.failed) free(p.text), p.text = NULL;
   return p.text;
 }

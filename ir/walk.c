@@ -27,7 +27,7 @@ uint32_t *ir_use_counts(const ir_graph *g, const bool *live) {
 /* Attributes of n for the graph `out`: texts are interned and blobs copied there. */
 static const int64_t *words_for(const ir_graph *in, ir_graph *out, const ir_node *n) {
   const int64_t *w = n->words;
-  if (n->op != IR_input && n->op != IR_param && n->op != IR_const) return w;     /* the ops that have a text or a blob */
+  if (n->op != IR_input && n->op != IR_param && n->op != IR_const && n->op != IR_scan) return w;     /* the ops that have a text, a blob or a function */
   int64_t *copy = malloc((n->n_words + 1) * sizeof *copy), *at = copy;
   if (!copy) return tt_fail(&out->error, TT_NO_MEMORY, "error: no memory for a row of @%s", out->name), NULL;
   memcpy(copy, w, n->n_words * sizeof *copy);
@@ -35,6 +35,7 @@ static const int64_t *words_for(const ir_graph *in, ir_graph *out, const ir_node
     uint8_t kind = ir_ops[n->op].attrs[i].kind;
     if (kind == IR_ATTR_STR) *at = (int64_t)(intptr_t)ir_intern(out, (const char *)(intptr_t)*at);
     if (kind == IR_ATTR_DATA && (*at = ir_blob_add(out, in->blobs[*at].data, in->blobs[*at].bytes)) < 0) return free(copy), NULL;
+    if (kind == IR_ATTR_FUNC && (*at = ir_function_add(out, in->functions[*at])) < 0) return free(copy), NULL;
     at += kind == IR_ATTR_INTS ? 1 + *at : 1;
   }
   return copy;
@@ -70,6 +71,26 @@ void ir_finish(const ir_graph *in, ir_graph *out, const ir_ref *map) {
         out->effects[n++] = r;
         break;
       }
+}
+
+ir_scan_attrs ir_scan_of(const ir_node *n) { return (ir_scan_attrs){n->words[0], n->words[1], n->words[2], n->words[3], n->words[4], n->words[5]}; }
+ir_graph *ir_scan_body(const ir_graph *g, const ir_node *n) { return g->functions[n->words[0]]; }
+
+bool ir_same_scan(const ir_graph *g, ir_ref a, ir_ref b) {
+  const ir_node *x = ir_at(g, a), *y = ir_at(g, b);
+  return x->op == IR_scan && y->op == IR_scan && x->n_args == y->n_args && !memcmp(x->args, y->args, x->n_args * sizeof *x->args) && !memcmp(x->words, y->words, (x->n_words - 1) * sizeof *x->words);
+}
+
+ir_ref ir_leaf(const ir_graph *g, uint32_t i) {
+  for (ir_ref r = 1; r < g->n_nodes; r++)
+    if ((ir_at(g, r)->op == IR_input || ir_at(g, r)->op == IR_param) && !i--) return r;
+  return 0;
+}
+
+ir_ref ir_next_value(const ir_graph *g, ir_ref param) {
+  for (uint32_t i = 0; i < g->n_effects; i++)
+    if (ir_at(g, g->effects[i])->args[0] == param) return ir_at(g, g->effects[i])->args[1];
+  return 0;
 }
 
 ir_graph *ir_clone(const ir_graph *g) {

@@ -406,7 +406,8 @@ static bool read_form(checker *c) {
     const ir_node *r = ir_at(c->g, c->rows[i]);
     ir_op op = r->op;
     pass_down d;
-    if (ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || is_core(op)) {
+    if (op == IR_scan && f->core && ir_same_scan(c->g, f->core, c->rows[i])) continue;
+    if (ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || op == IR_scan || is_core(op)) {
       if (f->core) return no(c, "two contractions, folds or the like");
       f->core = c->rows[i];
     } else if (op == IR_input || op == IR_param || op == IR_assign || ir_ops[op].kind == IR_COMPOSITE) return no(c, "a row that belongs into no kernel");
@@ -434,7 +435,7 @@ static bool read_form(checker *c) {
   if (f->n_lead && (!tt_shape_equal(&down, &f->space) || (f->n_reduce && f->reduce[0] < f->n_lead))) return no(c, "a sum down other rows than those of the space");
   ir_op op = f->core ? ir_at(c->g, f->core)->op : IR_poison;
   if (f->core && f->space.rank >= 0) return no(c, "a reduction beside a contraction, fold or the like");
-  f->kind = ir_ops[op].kind == IR_CONTRACTION ? FORM_CONTRACT : op == IR_argsort ? FORM_CALL : FORM_LOOP;
+  f->kind = ir_ops[op].kind == IR_CONTRACTION ? FORM_CONTRACT : op == IR_argsort || op == IR_scan ? FORM_CALL : FORM_LOOP;
   return true;
 }
 
@@ -447,8 +448,10 @@ bool form_of(const ir_graph *g, const ir_ref *rows, int n, const bool *result, f
   if ((ok = ok && read_form(&c))) {
     if (f->kind == FORM_CALL) {
       f->space = ir_shape(g, f->core);
-      if (use) use[0] = (form_use){count(g, f->core), 1, true};
-      ok = n == 1 || no(&c, "argsort stands alone");
+      for (int i = 0; ok && i < n; i++) {
+        if (use) use[i] = (form_use){count(g, rows[i]), 1, true};
+        if (rows[i] != f->core && !ir_same_scan(g, f->core, rows[i])) ok = no(&c, "argsort and scan stand alone");
+      }
     } else ok = f->kind == FORM_CONTRACT ? contract_form(&c, use) : loop_form(&c, use);
   }
   free(c.s), free(c.down);

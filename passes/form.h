@@ -20,11 +20,11 @@ bool view_equal(const view *a, const view *b);
 bool view_strided(const view *v);                           /* one stride an axis, as a contraction's operand needs it */
 
 /* form.c: the kernel form. A kernel is one of: a loop over a space S (elementwise and movement rows, perhaps reductions over axes R of
- * S, or one fold, cumsum, scatter_add or dynamic_update_slice), a contraction with its epilogue, or a call of a C function. */
+ * S, or one fold, cumsum, scatter_add or dynamic_update_slice), a contraction with its epilogue, or a call: of a C function, or a scan's steps. */
 typedef enum { FORM_LOOP, FORM_CONTRACT, FORM_CALL } form_kind;
 typedef struct {
   form_kind kind;
-  ir_ref core;                       /* the contraction, fold, cumsum, scatter_add, dynamic_update_slice or argsort; 0: none */
+  ir_ref core;                       /* the contraction, fold, cumsum, scatter_add, dynamic_update_slice, argsort or first result of the scan; 0: none */
   tt_shape space;                    /* S; of a contraction: the shape of its result */
   int n_reduce, reduce[TT_MAX_RANK]; /* R, ascending */
   int n_lead; int64_t blocks;        /* sums down the rows (pass_down_of): they add up along the first n_lead axes of S, in so many blocks; 0: there are none */
@@ -74,8 +74,9 @@ int64_t pass_bytes(const ir_graph *g, ir_ref r);            /* of a row's value 
 /* fuse_prepare.c: the graph that fuse works on; NULL: err is set. */
 ir_graph *fuse_prepare(const ir_graph *in, tt_error *err);
 
-/* freeze.c: the rows that follow from params and constants alone, where these stay what they are from one call to the next. NULL: no memory. */
-bool *pass_fixed_rows(const ir_graph *g);
+/* freeze.c: the rows that follow from params and constants alone, where these stay what they are from one call to the next; in a scan's body, from what is
+ * the same in every step. NULL: no memory. */
+bool *pass_fixed_rows(const ir_graph *g, const pass_options *options);
 
 /* split.c: parts that the sum of contraction r is cut into, 1: none (fixed: pass_fixed_rows); and a reduction without its axes, in two steps where that pays. */
 int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed);

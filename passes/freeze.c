@@ -16,11 +16,13 @@ bool pass_is_once(const ir_graph *g, uint32_t region) {
   return once && n && *once;
 }
 
-bool *pass_fixed_rows(const ir_graph *g) {
+bool *pass_fixed_rows(const ir_graph *g, const pass_options *options) {
   bool *fixed = calloc(g->n_nodes, sizeof *fixed);
-  for (ir_ref r = 1; fixed && !g->n_effects && r < g->n_nodes; r++) {
+  uint32_t leaves = 0;
+  for (ir_ref r = 1; fixed && (options->body || !g->n_effects) && r < g->n_nodes; r++) {
     const ir_node *n = ir_at(g, r);
-    fixed[r] = n->op != IR_input && n->op != IR_poison;
+    bool leaf = n->op == IR_input || n->op == IR_param;
+    fixed[r] = options->body && leaf ? leaves++ >= options->body_steps : n->op != IR_input && n->op != IR_poison && n->op != IR_assign;
     for (uint32_t i = 0; i < n->n_args; i++) fixed[r] &= fixed[n->args[i]];
   }
   return fixed;
@@ -33,7 +35,7 @@ static void find(const ir_graph *g, const group *groups, int n, bool *fixed, boo
     bool all = true;
     for (int i = 0; i < x->n; i++) {
       const ir_node *r = ir_at(g, x->rows[i]);
-      fixed[x->rows[i]] = true;
+      fixed[x->rows[i]] = r->op != IR_scan;          /* its steps are no prefix of the program's */
       for (uint32_t j = 0; j < r->n_args; j++) fixed[x->rows[i]] &= fixed[r->args[j]] || ir_at(g, r->args[j])->op == IR_param || ir_at(g, r->args[j])->op == IR_const;
       all &= fixed[x->rows[i]];
     }

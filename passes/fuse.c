@@ -59,7 +59,7 @@ static double count(const ir_graph *g, ir_ref r) {
 
 static double bytes(const ir_graph *g, ir_ref r) { return count(g, r) * (double)tt_dtype_size((tt_dtype)ir_at(g, r)->dtype); }
 
-static bool reads_buffers(ir_op op) { return ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort; }
+static bool reads_buffers(ir_op op) { return ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || op == IR_scan; }
 
 /* How many elements of its argument k row r asks for when it is computed once. */
 static double asks(const ir_graph *g, ir_ref r, int k) {
@@ -161,7 +161,7 @@ static void choose_solid(fuser *f) {
     if (n->op == IR_assign) f->forced[n->args[1]] = f->kept[n->args[1]] = true, f->param[n->args[1]] = n->args[0];
     if (ir_ops[n->op].kind == IR_CONTRACTION)
       for (int k = 0; k < (int)n->n_args; k++) f->forced[form_operand_base(g, r, k, f->narrow)] = true;
-    if (n->op == IR_argsort) f->forced[n->args[0]] = true;
+    for (uint32_t k = 0; (n->op == IR_argsort || n->op == IR_scan) && k < n->n_args; k++) f->forced[n->args[k]] = true;
     const ir_node *x = ir_at(g, n->n_args ? n->args[0] : 0);
     int last = x->rank - 1;
     if (n->op == IR_pad && x->op == IR_permute && last > 0 && ir_ints(x, "perm", NULL)[last] != last && x->dim[last] >= 8 && count(g, n->args[0]) >= 65536)
@@ -402,6 +402,17 @@ static bool worth_it(fuser *f, const list *rows, const bool *result, const form 
   return true;
 }
 
+/* Groups a and b become a; path_through has been asked. */
+static void join(fuser *f, int a, int b) {
+  int first = f->place[a] < f->place[b] ? a : b, second = first == a ? b : a;
+  place_together(f, first, second, a);
+  for (int i = 0; i < f->members[b].n; i++) {
+    push(f, &f->members[a], f->members[b].at[i]);
+    f->group[f->members[b].at[i]] = a;
+  }
+  f->members[b].n = 0;
+}
+
 static bool try_join(fuser *f, int a, int b) {
   if (f->members[a].n + f->members[b].n > MAX_ROWS / 2) return false;
   list rows = {0};
@@ -421,14 +432,15 @@ static bool try_join(fuser *f, int a, int b) {
   int first = f->place[a] < f->place[b] ? a : b, second = first == a ? b : a;
   ok = ok && worth_it(f, &rows, result, &k, use) && !path_through(f, first, second);
   free(rows.at);
-  if (!ok) return false;
-  place_together(f, first, second, a);
-  for (int i = 0; i < f->members[b].n; i++) {
-    push(f, &f->members[a], f->members[b].at[i]);
-    f->group[f->members[b].at[i]] = a;
-  }
-  f->members[b].n = 0;
-  return true;
+  if (ok) join(f, a, b);
+  return ok;
+}
+
+/* The results of a scan are one kernel, whatever else is. */
+static void join_scans(fuser *f) {
+  for (ir_ref r = 1; r < f->g->n_nodes && !f->failed; r++)
+    for (ir_ref m = r + 1; f->solid[r] && ir_at(f->g, r)->op == IR_scan && m < f->g->n_nodes && ir_same_scan(f->g, r, m); m++)
+      if (f->solid[m] && f->group[m] != f->group[r] && !path_through(f, f->group[r], f->group[m])) join(f, f->group[r], f->group[m]);
 }
 
 /* Does the group pick a few entries out of large rows? It belongs to who goes over those rows, not to who sums up what was picked. */
@@ -562,6 +574,7 @@ tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *optio
   fuser f = {.g = g, .narrow = options->bf16};
   tt_status status = TT_OK;
   if (start(&f)) {
+    join_scans(&f);
     join_reductions(&f);
     join_reads(&f, true);
     join_reads(&f, false);

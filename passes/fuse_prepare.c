@@ -105,6 +105,8 @@ ir_graph *fuse_prepare(const ir_graph *in, tt_error *err) {
     ir_ref x = n->n_args ? n->args[0] : 0, before = map[x];
     if (n->op == IR_gt && relu[x] && ir_is_splat(in, n->args[1], &zero) && zero == 0) map[x] = relu[x];
     map[r] = ir_rebuild(in, g, r, map);
+    for (ir_ref m = r + 1; n->op == IR_scan && m < in->n_nodes; m++)        /* all results of a scan stand side by side */
+      if (live[m] && ir_same_scan(in, r, m)) map[m] = ir_rebuild(in, g, m, map);
     map[x] = before;
     if (pad_of[r]) pad_at_once(in, g, r, pad_of[r], kept, uses, map);
     if (n->op == IR_relu) relu[x] = map[r];

@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* What a row of y = op(args) and dL/dy = g have to say: d[i] is what argument i gets, 0 for nothing. Only wanted ones are asked for. */
-typedef struct { ir_graph *g; ir_ref y, ct; const ir_node *n; const ir_ref *args; const bool *want; ir_ref *d; } vjp;
+typedef struct { ir_graph *g; ir_ref y, ct; const ir_node *n; const ir_ref *args; const bool *want; ir_ref *d; const ir_ref *results; } vjp;   /* results: of a scan, dL/d of each */
 
 static ir_ref zeros(ir_graph *g, ir_ref like) { return ir_full(g, ir_at(g, like)->dtype, ir_shape(g, like), 0); }
 static bool is_real(const ir_graph *g, ir_ref r) { return tt_dtype_in(ir_at(g, r)->dtype, TT_REAL); }
@@ -301,7 +301,7 @@ static void vjp_dynamic_update_slice(vjp *v) {
 
 /* ---- composites ---- */
 
-static bool reverse_mode(ir_graph *g, ir_ref y, ir_ref ct, const ir_ref *wrt, int n, bool partial, ir_ref *gradients);
+static bool reverse_mode(ir_graph *g, const ir_ref *ys, const ir_ref *cts, int n_ys, const ir_ref *wrt, int n, bool partial, ir_ref *gradients);
 
 static ir_ref row_sum(ir_graph *g, ir_ref x, int axis) { return ir_reduce(g, IR_sum, x, &axis, 1, true); }
 
@@ -324,7 +324,7 @@ static void through(vjp *v, ir_ref made) {
     for (uint32_t k = 0; k < i; k++) again |= v->args[k] == v->args[i];
     if (v->want[i] && !again) wrt[n] = v->args[i], at[n++] = (int)i;
   }
-  if (!made || !reverse_mode(v->g, made, v->ct, wrt, n, true, d)) return;
+  if (!made || !reverse_mode(v->g, &made, &v->ct, 1, wrt, n, true, d)) return;
   for (int i = 0; i < n; i++) v->d[at[i]] = d[i];
 }
 
@@ -409,6 +409,8 @@ static void vjp_layer_norm(vjp *v) {
   v->d[0] = ir_cast(g, ir_ew2(g, IR_mul, r, ir_ew2(g, IR_sub, gw, part)), type);
 }
 
+static void vjp_scan(vjp *v) { pass_scan_gradient(v->g, v->n, v->results, v->want, v->d); }
+
 static void vjp_winograd(vjp *v) { through(v, pass_winograd_by_steps(v->g, v->args[0], v->args[1], v->n)); }
 
 static void through_naive(vjp *v) {
@@ -471,9 +473,27 @@ static void vjp_elementwise(vjp *v) {
 
 /* ---- the walk ---- */
 
-/* partial: each of wrt is a variable of its own, even where one is made from another; else paths through others count. A gradient
- * that nothing adds to is 0 in gradients. */
-static bool reverse_mode(ir_graph *g, ir_ref y, ir_ref ct, const ir_ref *wrt, int n, bool partial, ir_ref *gradients) {
+/* dL/d of every result of the scan that row r is one of, malloc'ed; NULL where none has any, or where a result that stands before r is still to come:
+ * a scan is differentiated once, at its first row, when all readers of all its results have been. */
+static ir_ref *scan_results(ir_graph *g, ir_ref r, ir_ref last, const unsigned char *mark, const ir_ref *sum) {
+  const ir_node *n = ir_at(g, r);
+  for (ir_ref m = 1; m < r; m++)
+    if ((mark[m] & 3) == 3 && ir_same_scan(g, m, r)) return NULL;           /* needed, and depends on what is asked for */
+  ir_ref *results = calloc((size_t)ir_scan_of(n).carries + ir_scan_body(g, n)->n_outputs + 1, sizeof *results);
+  bool any = false;
+  if (!results) return tt_fail(&g->error, TT_NO_MEMORY, "error: no memory to differentiate\n  at a scan of @%s\n  fix: free memory", g->name), NULL;
+  for (ir_ref m = r; m <= last; m++)
+    if (sum[m] && ir_same_scan(g, m, r)) results[ir_scan_of(ir_at(g, m)).result] = sum[m], any = true;
+  if (any) return results;
+  free(results);
+  return NULL;
+}
+
+/* The gradients of the sum of all ys[i] * cts[i]. partial: each of wrt is a variable of its own, even where one is made from another; else paths through
+ * others count. A gradient that nothing adds to is 0 in gradients. */
+static bool reverse_mode(ir_graph *g, const ir_ref *ys, const ir_ref *cts, int n_ys, const ir_ref *wrt, int n, bool partial, ir_ref *gradients) {
+  ir_ref y = 0;
+  for (int i = 0; i < n_ys; i++) y = ys[i] > y ? ys[i] : y;
   uint32_t rows = y + 1;
   enum { NEEDED = 1, DEPENDS = 2, WRT = 4 };
   unsigned char *mark = calloc(rows, 1);
@@ -489,7 +509,7 @@ static bool reverse_mode(ir_graph *g, ir_ref y, ir_ref ct, const ir_ref *wrt, in
       mark[wrt[i]] |= WRT | DEPENDS;
       if (wrt[i] < first) first = wrt[i];
     }
-  mark[y] |= NEEDED;
+  for (int i = 0; i < n_ys; i++) mark[ys[i]] |= NEEDED;
   for (ir_ref r = y; r >= first && r; r--) {
     const ir_node *node = ir_at(g, r);
     if (!(mark[r] & NEEDED) || (partial && (mark[r] & WRT))) continue;
@@ -501,16 +521,19 @@ static bool reverse_mode(ir_graph *g, ir_ref y, ir_ref ct, const ir_ref *wrt, in
     for (uint32_t i = 0; i < node->n_args; i++)
       if (mark[node->args[i]] & DEPENDS) mark[r] |= DEPENDS;
   }
-  sum[y] = ct;
+  for (int i = 0; i < n_ys; i++) sum[ys[i]] = sum[ys[i]] ? ir_ew2(g, IR_add, sum[ys[i]], cts[i]) : cts[i];
   for (ir_ref r = y; r >= first && r && !g->error.status; r--) {
     const ir_node *node = ir_at(g, r);
-    if (!sum[r] || !(mark[r] & DEPENDS) || (partial && (mark[r] & WRT)) || !node->n_args) continue;
+    bool scan = node->op == IR_scan && (mark[r] & NEEDED);
+    if (!(sum[r] || scan) || !(mark[r] & DEPENDS) || (partial && (mark[r] & WRT)) || !node->n_args) continue;
+    ir_ref *results = scan ? scan_results(g, r, y, mark, sum) : NULL;
+    if (scan && !results) continue;
     bool few[8], *want = node->n_args <= 8 ? few : malloc(node->n_args * sizeof *want), any = false;
     ir_ref few_d[8] = {0}, *d = node->n_args <= 8 ? few_d : calloc(node->n_args, sizeof *d);
     if (!want || !d) tt_fail(&g->error, TT_NO_MEMORY, "error: no memory to differentiate\n  at a row of %u operands\n  fix: free memory", node->n_args);
     for (uint32_t i = 0; i < node->n_args && want && d; i++) any |= want[i] = (mark[node->args[i]] & DEPENDS) && is_real(g, node->args[i]);
     if (any) {
-      vjp v = {g, r, sum[r], node, node->args, want, d};
+      vjp v = {g, r, sum[r], node, node->args, want, d, results};
       g->at_origin = node->origin;
       if (ir_ops[node->op].ew) vjp_elementwise(&v);
       else vjp_table[node->op](&v);
@@ -521,11 +544,16 @@ static bool reverse_mode(ir_graph *g, ir_ref y, ir_ref ct, const ir_ref *wrt, in
     }
     if (want != few) free(want);
     if (d != few_d) free(d);
+    free(results);
   }
   for (int i = 0; i < n; i++) gradients[i] = wrt[i] <= y ? sum[wrt[i]] : 0;
   g->at_origin = at_origin;
   free(mark), free(sum);
   return g->error.status == TT_OK;
+}
+
+bool pass_vjp_of(ir_graph *g, const ir_ref *ys, const ir_ref *cts, int n_ys, const ir_ref *wrt, int n, ir_ref *gradients) {
+  return reverse_mode(g, ys, cts, n_ys, wrt, n, true, gradients);
 }
 
 bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n, ir_ref *gradients) {
@@ -542,7 +570,7 @@ bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n,
   for (int i = 0; i < n; i++)
     if (!wrt[i]) return false;
   if (!cotangent) cotangent = ir_like(g, y, 1);
-  if (!reverse_mode(g, y, cotangent, wrt, n, false, gradients)) return false;
+  if (!reverse_mode(g, &y, &cotangent, 1, wrt, n, false, gradients)) return false;
   for (int i = 0; i < n; i++)
     if (!gradients[i]) gradients[i] = zeros(g, wrt[i]);
   return g->error.status == TT_OK;
@@ -578,7 +606,8 @@ tt_status pass_grad(const ir_graph *in, ir_graph *out, const pass_options *optio
       free(wrt);
       return tt_fail(err, TT_INVALID, "error: no trained parameter of @%s is in the group \"%s\"\n  at the parameter groups\n  fix: name a parameter or a layer as it is called in the model's file of weights", in->name, options->groups[i].pattern);
     }
-  reverse_mode(out, loss, ir_like(out, loss, 1), wrt, n, false, gradients);
+  ir_ref one = ir_like(out, loss, 1);
+  reverse_mode(out, &loss, &one, 1, wrt, n, false, gradients);
   for (int i = 0; i < n && !out->error.status; i++) {
     if (!gradients[i]) continue;                 /* the loss does not see it: it is not trained */
     char name[300];

@@ -351,7 +351,7 @@ static void row(ctx *c, ir_ref r, ir_ref *map) {
 
 tt_status pass_layout(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   size_t n = in->n_nodes;
-  ctx c = {.in = in, .out = out, .v = calloc(n, sizeof *c.v), .to_param = calloc(n, sizeof(bool)), .to_conv = calloc(n, sizeof(bool)), .fixed = pass_fixed_rows(in)};
+  ctx c = {.in = in, .out = out, .v = calloc(n, sizeof *c.v), .to_param = calloc(n, sizeof(bool)), .to_conv = calloc(n, sizeof(bool)), .fixed = pass_fixed_rows(in, options)};
   ir_ref *map = calloc(n, sizeof *map);
   bool *live = ir_live(in), ok = c.v && c.to_param && c.to_conv && c.fixed && map && live;
   if (ok) {

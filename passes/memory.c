@@ -7,7 +7,10 @@
  *
  * A value that a kernel marked once=1 makes for one that is not (freeze.c) lives always: its bytes are nobody else's.
  *
+ * What a scan's body makes for itself has an arena too, which is the same bytes in every step: a buffer of the kernel.
+ *
  *     inplace = [value, param, ...]      results that are written into a param
+ *     steps = offset                     of the arena of the scan's body
  *     reuse = [value, argument, ...]     results that are written over an argument in the arena */
 #include "form.h"
 
@@ -21,6 +24,7 @@ typedef struct {
   int *maker, *last;               /* of each row: its kernel, the last kernel that reads it */
   int *of;                         /* its buffer, -1: none */
   ir_ref *over;                    /* the param or arena row in whose place it is written */
+  int *steps;                      /* of each kernel: the buffer for what a scan's steps keep, -1: none */
   place_buffer *buffers;
 } plan;
 
@@ -38,8 +42,9 @@ static bool start(plan *p) {
   const ir_graph *g = p->g;
   if (!(p->groups = groups_of(g, &p->n))) return false;
   p->maker = malloc(g->n_nodes * sizeof *p->maker), p->last = malloc(g->n_nodes * sizeof *p->last), p->of = malloc(g->n_nodes * sizeof *p->of);
-  p->over = calloc(g->n_nodes, sizeof *p->over), p->buffers = calloc(g->n_nodes, sizeof *p->buffers);
-  if (!p->maker || !p->last || !p->of || !p->over || !p->buffers) return false;
+  p->over = calloc(g->n_nodes, sizeof *p->over), p->buffers = calloc(2 * (size_t)g->n_nodes, sizeof *p->buffers);
+  p->steps = malloc(((size_t)p->n + 1) * sizeof *p->steps);
+  if (!p->maker || !p->last || !p->of || !p->over || !p->buffers || !p->steps) return false;
   for (ir_ref r = 0; r < g->n_nodes; r++) p->of[r] = -1;
   place_lives(g, p->groups, p->n, p->maker, p->last);
   return true;
@@ -74,7 +79,11 @@ static ir_ref dying(const plan *p, int k, ir_ref value) {
 }
 
 static void make_buffers(plan *p, const bool *is_output) {
-  for (int k = 0; k < p->n; k++)
+  for (int k = 0; k < p->n; k++) {
+    const ir_node *first = ir_at(p->g, p->groups[k].rows[0]);
+    int64_t bytes = first->op == IR_scan ? (ir_scan_body(p->g, first)->arena_bytes + 63) & ~(int64_t)63 : 0;
+    p->steps[k] = bytes ? p->n_buffers : -1;
+    if (bytes) p->buffers[p->n_buffers++] = (place_buffer){.bytes = bytes, .offset = -1, .first = k, .last = k};
     for (int i = 0; i < p->groups[k].n; i++) {
       ir_ref r = p->groups[k].rows[i];
       if (!p->groups[k].result[i] || is_output[r] || p->over[r]) continue;
@@ -90,6 +99,7 @@ static void make_buffers(plan *p, const bool *is_output) {
       p->of[r] = p->n_buffers;
       p->buffers[p->n_buffers++] = (place_buffer){.bytes = (pass_bytes(p->g, r) + 63) & ~(int64_t)63, .offset = -1, .first = kept ? 0 : k, .last = last};
     }
+  }
 }
 
 /* The graph again, with places and the pairs of each kernel. */
@@ -122,6 +132,7 @@ static bool emit(const plan *p, ir_graph *out) {
       }
       if (n) ir_kernel_plan(out, p->groups[k].region, names[kind], pairs, n);
     }
+    if (p->steps[k] >= 0) ir_kernel_plan(out, p->groups[k].region, "steps", &p->buffers[p->steps[k]].offset, 1);
   }
   if (ok && !out->error.status) ir_finish(in, out, map);
   out->plain = plain;
@@ -139,7 +150,7 @@ tt_status pass_memory(const ir_graph *in, ir_graph *out, const pass_options *opt
     ok = (out->arena_bytes = place_buffers(p.buffers, p.n_buffers)) >= 0 && emit(&p, out);
   }
   groups_free(p.groups, p.n);
-  free(p.maker), free(p.last), free(p.of), free(p.over), free(p.buffers), free(is_output);
+  free(p.maker), free(p.last), free(p.of), free(p.over), free(p.steps), free(p.buffers), free(is_output);
   if (!ok) return tt_fail(err, TT_NO_MEMORY, "error: no memory to place the values of @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
   return out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;
 }

@@ -25,6 +25,7 @@ typedef struct {
   int vector_bytes;               /* of the target CPU: 16, 32, 64 */
   int n_registers;                /* vector registers: 16, 32 */
   const char *skip;               /* "layout,fuse": optional passes left out */
+  bool body; uint32_t body_steps;  /* the graph is a scan's body; its first leaves change from step to step, so many */
   struct pass_tunings *tunings;   /* plans that tune puts over the cost model's; NULL: none, the pass is left out */
 } pass_options;
 
@@ -61,6 +62,11 @@ bool pass_read_number(const char *text, double *value);        /* the whole text
 /* grad.c: the gradients of sum(y * cotangent) for each of wrt, made in g itself, of the same ops; cotangent 0: y is a scalar and its
  * cotangent is 1. A row that y does not depend on gets zeros. */
 TT_API bool pass_vjp(ir_graph *g, ir_ref y, ir_ref cotangent, const ir_ref *wrt, int n, ir_ref *gradients);
+
+/* The same of the sum of all ys[i] * cts[i], each of wrt being a variable of its own; a gradient that nothing adds to is 0. */
+bool pass_vjp_of(ir_graph *g, const ir_ref *ys, const ir_ref *cts, int n_ys, const ir_ref *wrt, int n, ir_ref *gradients);
+/* scan_grad.c: d[i], where want[i]: what argument i of the scan gets, when its result k gets results[k] (0: nothing). */
+void pass_scan_gradient(ir_graph *g, const ir_node *n, const ir_ref *results, const bool *want, ir_ref *d);
 
 /* form.c: what one element of an op costs, in additions; 0 for index arithmetic. Functions (exp, pow, random) are costly: computed once, and not
  * unrolled over a register tile. */

@@ -9,6 +9,7 @@
 #include "passes.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -59,22 +60,61 @@ static tt_status unknown(tt_error *err, const char *what, const char *name, size
                  optional_only ? "some of " : "one of ", list);
 }
 
-/* Runs one pass: *g becomes what it gives; `in`, which is the caller's, is never freed. */
-static tt_status run_one(int i, const ir_graph *in, ir_graph **g, const pass_options *options, pass_watch *watch, void *user, tt_error *err) {
+static tt_status apply(int i, const ir_graph *in, ir_graph **made, const pass_options *options, tt_error *err);
+
+/* The same pass on every function that scans of `in` call: pairs of before and after for out->replaced. A function neither trains nor runs once. */
+static tt_status apply_to_functions(int i, const ir_graph *in, ir_graph *(*pairs)[2], uint32_t *n, const pass_options *options, tt_error *err) {
+  bool *live = ir_live(in);
+  tt_status status = live ? TT_OK : tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at pass %s\n  fix: free memory or make the model smaller", pass_table[i].name);
+  for (ir_ref r = 1; status == TT_OK && r < in->n_nodes; r++) {
+    if (!live[r] || ir_at(in, r)->op != IR_scan) continue;
+    ir_graph *body = ir_scan_body(in, ir_at(in, r));
+    bool known = false;
+    for (uint32_t k = 0; k < *n && !known; k++) known = pairs[k][0] == body;
+    if (known) continue;
+    ir_scan_attrs a = ir_scan_of(ir_at(in, r));
+    pass_options own = *options;
+    own.train = false, own.memory_budget = 0, own.body = true, own.body_steps = (uint32_t)(a.carries + a.xs);
+    pairs[*n][0] = body;
+    status = apply(i, body, &pairs[*n][1], &own, err);
+    if (status == TT_OK) (*n)++;
+  }
+  free(live);
+  return status;
+}
+
+/* One pass on a graph and on its functions. */
+static tt_status apply(int i, const ir_graph *in, ir_graph **made, const pass_options *options, tt_error *err) {
   const pass_info *pass = &pass_table[i];
-  ir_graph *out = ir_graph_new((*g)->name);
-  if (!out) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at pass %s\n  fix: free memory or make the model smaller", pass->name);
-  out->rules = i <= PASS_layout && (*g)->n_kernels <= 1 ? rewrite_rules : NULL;
-  double start = now_ms();
-  tt_status status = pass->run(*g, out, options, err);
-  double took = now_ms() - start;
+  ir_graph *out = *made = ir_graph_new(in->name), *(*pairs)[2] = in->n_functions ? calloc(in->n_functions, sizeof *pairs) : NULL;
+  uint32_t n = 0;
+  tt_status status = TT_OK;
+  if (!out || (in->n_functions && !pairs)) status = tt_fail(err, TT_NO_MEMORY, "error: no memory for a graph\n  at pass %s\n  fix: free memory or make the model smaller", pass->name);
+  if (status == TT_OK && in->n_functions) status = apply_to_functions(i, in, pairs, &n, options, err);
+  if (status == TT_OK) {
+    out->rules = i <= PASS_layout && in->n_kernels <= 1 ? rewrite_rules : NULL;
+    out->replaced = pairs, out->n_replaced = n;
+    bool train_only = i == PASS_grad || i == PASS_update || i == PASS_freeze || i == PASS_recompute;
+    status = options->body && train_only ? pass_copy(in, out, err) : pass->run(in, out, options, err);
+    out->replaced = NULL, out->n_replaced = 0;
+  }
   if (status == TT_OK && out->error.status) status = tt_fail(err, out->error.status, "%s", out->error.message);
   if (status == TT_OK) status = ir_verify(out, pass->name, err);
-  if (status != TT_OK) {
-    ir_graph_free(out);
-    return status;
-  }
-  if (watch) watch(user, pass->name, out, took);
+  for (uint32_t k = 0; k < n; k++)
+    if (!pairs[k][1]->holders) ir_graph_free(pairs[k][1]);      /* nobody calls it any more */
+  free(pairs);
+  if (status != TT_OK) ir_graph_free(out), *made = NULL;
+  return status;
+}
+
+/* Runs one pass: *g becomes what it gives; `in`, which is the caller's, is never freed. */
+static tt_status run_one(int i, const ir_graph *in, ir_graph **g, const pass_options *options, pass_watch *watch, void *user, tt_error *err) {
+  ir_graph *out;
+  double start = now_ms();
+  tt_status status = apply(i, *g, &out, options, err);
+  double took = now_ms() - start;
+  if (status != TT_OK) return status;
+  if (watch) watch(user, pass_table[i].name, out, took);
   if (*g != in) ir_graph_free(*g);
   *g = out;
   return TT_OK;

@@ -83,7 +83,7 @@ static bool wants(const ir_graph *g, ir_ref r, const bool *fixed, int64_t v) {
 }
 
 tt_status pass_prepack(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
-  bool *live = ir_live(in), *fixed = pass_fixed_rows(in);
+  bool *live = ir_live(in), *fixed = pass_fixed_rows(in, options);
   ir_ref *map = calloc(in->n_nodes, sizeof *map);
   bool ok = live && fixed && map;
   for (ir_ref r = 1; ok && r < in->n_nodes && !out->error.status; r++) {

@@ -348,7 +348,7 @@ static ir_ref computed(request *q) {
 
 ir_ref rewrite_computed(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words) {
   uint8_t kind = ir_ops[op].kind;
-  if (kind == IR_LEAF || (kind == IR_COMPOSITE && op != IR_max_pool) || kind == IR_INDEX) return 0;
+  if (kind == IR_LEAF || (kind == IR_COMPOSITE && op != IR_max_pool) || kind == IR_INDEX || kind == IR_CONTROL) return 0;
   request q = {.g = g, .op = op, .args = args, .n_args = n_args, .asked = {.op = (uint16_t)op, .args = args, .n_args = n_args, .words = words, .n_words = n_words}};
   return ir_infer(g, op, args, n_args, words, n_words, &q.dtype, &q.shape) ? computed(&q) : 0;
 }

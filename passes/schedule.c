@@ -73,7 +73,7 @@ static ir_graph *own_rows(const ir_graph *in, const int *copies, tt_error *err) 
 static int closure(const ir_graph *g, ir_ref r, ir_ref *rows, int cap) {
   int n = 0;
   rows[n++] = r;
-  bool buffers = ir_ops[ir_at(g, r)->op].kind == IR_CONTRACTION || ir_at(g, r)->op == IR_argsort;   /* these read buffers only */
+  bool buffers = ir_ops[ir_at(g, r)->op].kind == IR_CONTRACTION || ir_at(g, r)->op == IR_argsort || ir_at(g, r)->op == IR_scan;   /* these read buffers only */
   for (int i = 0; i < n && !buffers; i++)
     for (uint32_t k = 0; k < ir_at(g, rows[i])->n_args; k++) {
       ir_ref a = ir_at(g, rows[i])->args[k];
@@ -99,7 +99,7 @@ static bool add_single(const ir_graph *g, group **groups, int *n) {
   for (ir_ref r = 1; r < g->n_nodes; r++) {
     const ir_node *x = ir_at(g, r);
     if (!live[r]) continue;
-    bool buffers = x->op == IR_assign || ir_ops[x->op].kind == IR_CONTRACTION || x->op == IR_argsort;
+    bool buffers = x->op == IR_assign || ir_ops[x->op].kind == IR_CONTRACTION || x->op == IR_argsort || x->op == IR_scan;
     for (uint32_t k = 0; k < x->n_args; k++)
       if (buffers && ir_at(g, x->args[k])->region != x->region) wanted[x->args[k]] = true;
       else if (buffers && !x->region) wanted[x->args[k]] = true;
@@ -107,19 +107,24 @@ static bool add_single(const ir_graph *g, group **groups, int *n) {
     singles++;
   }
   group *all = realloc(*groups, ((size_t)*n + singles + 1) * sizeof *all);
-  int cap = (int)max_args * 4 + 64;
+  int cap = (int)max_args * 4 + 64 + (int)singles;
   ir_ref *rows = malloc((size_t)cap * sizeof *rows);
   bool ok = all && rows;
   if (all) *groups = all;
   for (ir_ref r = 1; ok && r < g->n_nodes; r++) {
     const ir_node *x = ir_at(g, r);
     if (!live[r] || x->region || x->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !wanted[r])) continue;
-    int m = closure(g, r, rows, cap);
+    int m = x->op == IR_scan ? 0 : closure(g, r, rows, cap);
+    bool again = false;
+    for (ir_ref s = 1; x->op == IR_scan && s < r && !again; s++) again = live[s] && !ir_at(g, s)->region && ir_same_scan(g, s, r);
+    if (again) continue;                               /* all results of a scan are one kernel */
+    for (ir_ref s = r; x->op == IR_scan && s < g->n_nodes && m < cap; s++)
+      if (live[s] && !ir_at(g, s)->region && ir_same_scan(g, s, r)) rows[m++] = s;
     group *one = &all[(*n)++];
     *one = (group){.rows = malloc((size_t)m * sizeof(ir_ref)), .result = calloc((size_t)m, 1), .n = m, .key = r};
     if (!(ok = one->rows && one->result)) break;
     memcpy(one->rows, rows, (size_t)m * sizeof *rows);
-    for (int i = 0; i < m; i++) one->result[i] = rows[i] == r;
+    for (int i = 0; i < m; i++) one->result[i] = rows[i] == r || x->op == IR_scan;
   }
   free(live), free(wanted), free(rows);
   return ok;

@@ -117,7 +117,7 @@ ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n)
 }
 
 tt_status pass_winograd(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
-  bool *live = ir_live(in), *fixed = pass_fixed_rows(in);
+  bool *live = ir_live(in), *fixed = pass_fixed_rows(in, options);
   ir_ref *map = calloc(in->n_nodes, sizeof *map);
   if (!live || !fixed || !map) {
     free(live), free(fixed), free(map);

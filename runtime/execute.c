@@ -5,6 +5,8 @@
  * range of tasks, and how many barriers come before (more than one when it has no share in steps between). A run is then one loop
  * in every thread, without allocation, lock or look-up; a program that leaves nothing to other threads does not wake them.
  *
+ * A loop's steps stand once in the lists. Behind them stands its end, where a thread moves the arguments on and goes back: so each thread has arguments of its own.
+ *
  * There are two such lists: of all steps, and of those behind the program's first n_once. The second is walked while the params that the first steps
  * read are what they were: bound to the same tensors, whose changes are counted (tensor.c). */
 #include "runtime.h"
@@ -15,8 +17,10 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct {
-  rt_kernel *run;                  /* NULL: the end of the list */
+typedef struct job {
+  rt_kernel *run;                  /* NULL: the end of the list, or of a loop */
+  const rt_loop *loop;
+  const struct job *again;         /* the loop's first job */
   char *const *args;
   const void *context;
   int64_t begin, end;              /* tasks */
@@ -38,7 +42,8 @@ struct rt_instance {
   uint64_t changes;
   tt_tensor **bound;               /* of each slot; NULL: none */
   char **pointers;                 /* of each slot */
-  char **args;                     /* of all steps, as in the program */
+  char **args;                     /* of all steps, as in the program; with loops, for each thread */
+  size_t args_stride;              /* from one thread's to the next one's; 0: they have the same */
   bool *written;                   /* of each slot */
   uint32_t *uses, *use_of;         /* the places in args of slot s: uses[use_of[s] .. use_of[s+1]) */
   uint32_t *bindable, n_bindable;  /* slots */
@@ -49,7 +54,20 @@ const rt_program *rt_instance_program(const rt_instance *x) { return x->p; }
 
 static void set_pointer(rt_instance *x, uint32_t slot, const void *data) {
   x->pointers[slot] = (char *)data;
-  for (uint32_t i = x->use_of[slot]; i < x->use_of[slot + 1]; i++) x->args[x->uses[i]] = (char *)data;
+  int n = x->args_stride ? rt_team_size(x->team) : 1;
+  for (uint32_t i = x->use_of[slot]; i < x->use_of[slot + 1]; i++)
+    for (int t = 0; t < n; t++) x->args[(size_t)t * x->args_stride + x->uses[i]] = (char *)data + x->p->args[x->uses[i]].offset;
+}
+
+static char **args_of(const rt_instance *x, int thread) { return x->args + (size_t)thread * x->args_stride; }
+
+/* The end of a loop for one thread: true when it goes on. count: times that each loop around has been run; all are 0 again in the end. */
+static bool goes_on(const rt_instance *x, char **args, const rt_loop *l, int64_t *count) {
+  bool on = ++count[l->depth] < l->length;
+  int64_t by = on ? 1 : 1 - l->length;
+  for (uint32_t i = l->moves; i < l->moves + l->n_moves; i++) args[x->p->moves[i].arg] += by * x->p->moves[i].stride;
+  if (!on) count[l->depth] = 0;
+  return on;
 }
 
 /* Argument places by slot, by counting. */
@@ -68,20 +86,35 @@ static void index_arguments(rt_instance *x) {
 
 static bool is_bindable(const rt_slot *s) { return s->kind == RT_INPUT || s->kind == RT_PARAM || s->kind == RT_OUTPUT; }
 
+/* Stands where a thread meets the others before a loop in which it has no step at first. */
+static void rest(char *const *args, int64_t begin, int64_t end, char *scratch, const void *context) { (void)args, (void)begin, (void)end, (void)scratch, (void)context; }
+
 static void list_jobs(rt_instance *x, int list) {
   const rt_program *p = x->p;
   int n = rt_team_size(x->team);
   uint32_t first = list ? p->n_once : 0;
   for (int thread = 0; thread < n; thread++) {
-    job *to = x->of_thread[list][thread] = x->jobs + ((size_t)list * (size_t)n + (size_t)thread) * (p->n_steps + 2);
+    job *to = x->of_thread[list][thread] = x->jobs + ((size_t)list * (size_t)n + (size_t)thread) * (p->n_steps + 2 * p->n_loops + 2);
+    const job *begins[RT_LOOP_DEPTH] = {0};
     uint32_t barriers = 0;
-    for (uint32_t i = first; i < p->n_steps; i++) {
+    for (uint32_t i = first; i <= p->n_steps; i++) {
+      for (uint32_t l = 0; l < p->n_loops; l++) {
+        const rt_loop *loop = &p->loops[l];
+        bool empty = begins[loop->depth] == to && !barriers;      /* the thread has nothing to do in it */
+        if (loop->end == i && loop->first >= first && !empty) *to++ = (job){.loop = loop, .again = begins[loop->depth], .barriers = barriers}, barriers = 0;
+      }
+      if (i == p->n_steps) break;
+      for (uint32_t l = 0; l < p->n_loops; l++)
+        if (p->loops[l].first == i && barriers) { *to++ = (job){.run = rest, .barriers = barriers}, barriers = 0; break; }
+      bool begins_loop = false;
+      for (uint32_t l = 0; l < p->n_loops; l++)
+        if (p->loops[l].first == i) begins[p->loops[l].depth] = to, begins_loop = true;
       const rt_step *s = &p->steps[i];
       int64_t begin, end;
       rt_share(s, thread, n, &begin, &end);
-      barriers += s->barrier && i > first;
+      barriers += s->barrier && (i > first || begins_loop);
       if (begin >= end) continue;
-      *to++ = (job){s->run, x->args + s->args, s->context, begin, end, barriers};
+      *to++ = (job){.run = s->run, .args = args_of(x, thread) + s->args, .context = s->context, .begin = begin, .end = end, .barriers = barriers};
       x->parallel[list] |= thread > 0;
       barriers = 0;
     }
@@ -110,14 +143,15 @@ static bool allocate(rt_instance *x, const rt_instance *lender) {
   x->borrows_scratch = lender && lender->scratch_bytes >= x->scratch_bytes;
   x->arena = x->borrows_arena ? lender->arena : rt_alloc(p->arena_bytes);
   x->scratch = x->borrows_scratch ? lender->scratch : rt_alloc(x->scratch_bytes);
-  x->jobs = calloc(2 * threads * (p->n_steps + 2), sizeof *x->jobs);
+  x->args_stride = p->n_loops && threads > 1 ? (args + 7) / 8 * 8 + 8 : 0;      /* lines of their own */
+  x->jobs = calloc(2 * threads * (p->n_steps + 2 * p->n_loops + 2), sizeof *x->jobs);
   x->of_thread[0] = calloc(2 * threads, sizeof *x->of_thread[0]);
   x->of_thread[1] = x->of_thread[0] + threads;
   x->frozen = calloc(slots, sizeof *x->frozen);
   x->results = calloc(slots, sizeof *x->results);
   x->bound = calloc(slots, sizeof *x->bound);
   x->pointers = calloc(slots, sizeof *x->pointers);
-  x->args = calloc(args, sizeof *x->args);
+  x->args = calloc(args + threads * x->args_stride, sizeof *x->args);
   x->written = calloc(slots, sizeof *x->written);
   x->uses = calloc(args, sizeof *x->uses);
   x->use_of = calloc(slots, sizeof *x->use_of);
@@ -286,17 +320,23 @@ static void mark_results(rt_instance *x) {
 }
 
 static void walk_alone(rt_instance *x) {
-  for (const job *j = x->of_thread[x->list][0]; j->run; j++) j->run(j->args, j->begin, j->end, x->scratch, j->context);
+  int64_t count[RT_LOOP_DEPTH] = {0};
+  for (const job *j = x->of_thread[x->list][0]; j->run || j->loop;) {
+    if (j->run) j->run(j->args, j->begin, j->end, x->scratch, j->context);
+    j = !j->run && goes_on(x, x->args, j->loop, count) ? j->again : j + 1;
+  }
 }
 
 static void walk(void *arg, int thread, int n_threads) {
   const rt_instance *x = arg;
   char *scratch = x->scratch + (size_t)thread * x->scratch_stride;
+  int64_t count[RT_LOOP_DEPTH] = {0};
   (void)n_threads;
-  for (const job *j = x->of_thread[x->list][thread];; j++) {
+  for (const job *j = x->of_thread[x->list][thread];;) {
     for (uint32_t i = 0; i < j->barriers; i++) rt_team_barrier(x->team, thread);
-    if (!j->run) break;
-    j->run(j->args, j->begin, j->end, scratch, j->context);
+    if (j->run) j->run(j->args, j->begin, j->end, scratch, j->context);
+    else if (!j->loop) break;
+    j = !j->run && goes_on(x, args_of(x, thread), j->loop, count) ? j->again : j + 1;
   }
 }
 
@@ -327,16 +367,23 @@ static double now(void) {
 static void walk_hooked(void *arg, int thread, int n_threads) {
   hooked *w = arg;
   const rt_instance *x = w->x;
-  for (uint32_t i = 0; i < x->p->n_steps; i++) {
+  int64_t count[RT_LOOP_DEPTH] = {0};
+  for (uint32_t i = 0; i < x->p->n_steps;) {
     const rt_step *s = &x->p->steps[i];
     int64_t begin, end;
     rt_share(s, thread, n_threads, &begin, &end);
     rt_team_barrier(x->team, thread);
     if (w->stop) return;
     double start = thread ? 0 : now();
-    if (begin < end) s->run(x->args + s->args, begin, end, x->scratch + (size_t)thread * x->scratch_stride, s->context);
+    if (begin < end) s->run(args_of(x, thread) + s->args, begin, end, x->scratch + (size_t)thread * x->scratch_stride, s->context);
     rt_team_barrier(x->team, thread);
     if (!thread) w->stop = !w->hook(w->user, w->x, i, now() - start);
+    i++;
+    for (uint32_t l = 0; l < x->p->n_loops; l++)
+      if (x->p->loops[l].end == i && goes_on(x, args_of(x, thread), &x->p->loops[l], count)) {
+        i = x->p->loops[l].first;
+        break;
+      }
   }
 }
 
@@ -349,30 +396,33 @@ tt_status rt_run_hooked(rt_instance *x, rt_step_hook *hook, void *user, tt_error
   x->changes = count_changes(x);
   rt_team_run(x->team, walk_hooked, &w);
   x->kept = !w.stop;
+  for (uint32_t i = 0; w.stop && i < x->p->n_slots; i++) set_pointer(x, i, x->pointers[i]);      /* a loop may have been left in the middle */
   mark_results(x);
   return w.stop ? tt_fail(err, TT_INTERRUPTED, "error: stopped between two kernels\n  at rt_run_hooked\n  fix: run the program again; parameters may hold half a step") : TT_OK;
 }
 
 static bool keep_time(void *seconds, rt_instance *x, uint32_t step, double time) {
   (void)x;
-  ((double *)seconds)[step] = time;
+  ((double *)seconds)[step] += time;
   return true;
 }
 
-tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err) { return rt_run_hooked(x, keep_time, seconds, err); }
+tt_status rt_run_timed(rt_instance *x, double *seconds, tt_error *err) {
+  memset(seconds, 0, x->p->n_steps * sizeof *seconds);
+  return rt_run_hooked(x, keep_time, seconds, err);
+}
 
 /* Which numbers of a slot are not finite. */
 typedef struct { int64_t nan, plus, minus, n; } census;
 
-static census count(const rt_instance *x, uint32_t slot) {
+static census count_in(tt_dtype dtype, const char *data, int64_t n) {
   census c = {0};
-  const rt_slot *s = &x->p->slots[slot];
-  if (!tt_dtype_in(s->dtype, TT_REAL) || !x->pointers[slot]) return c;
-  c.n = tt_shape_count(&s->shape);
+  if (!tt_dtype_in(dtype, TT_REAL) || !data) return c;
+  c.n = n;
   for (int64_t i = 0; i < c.n; i++) {
-    const char *at = x->pointers[slot] + i * (int64_t)tt_dtype_size(s->dtype);
+    const char *at = data + i * (int64_t)tt_dtype_size(dtype);
     double v = 0;
-    switch (s->dtype) {
+    switch (dtype) {
     case TT_F32:  v = (double)*(const float *)at; break;
     case TT_F64:  v = *(const double *)at; break;
     case TT_F16:  v = (double)tt_f16_to_f32(*(const tt_f16 *)at); break;
@@ -383,6 +433,19 @@ static census count(const rt_instance *x, uint32_t slot) {
     else if (isinf(v)) *(v > 0 ? &c.plus : &c.minus) += 1;
   }
   return c;
+}
+
+static census count(const rt_instance *x, uint32_t slot) { return count_in(x->p->slots[slot].dtype, x->pointers[slot], tt_shape_count(&x->p->slots[slot].shape)); }
+
+/* The same of argument i: where it moves with a loop, of the part where it stands. */
+static census count_argument(const rt_instance *x, uint32_t i) {
+  const rt_slot *s = &x->p->slots[x->p->args[i].slot];
+  int64_t n = tt_shape_count(&s->shape);
+  for (uint32_t k = 0; k < x->p->n_moves; k++) {
+    int64_t part = llabs(x->p->moves[k].stride) / (int64_t)tt_dtype_size(s->dtype);
+    if (x->p->moves[k].arg == i && part < n) n = part;
+  }
+  return count_in(s->dtype, x->args[i], n);
 }
 
 static void describe(char *text, size_t size, const rt_step *s, const char *type, census c) {
@@ -400,7 +463,7 @@ static bool look(void *user, rt_instance *x, uint32_t step, double seconds) {
   (void)seconds;
   for (uint32_t k = 0; k < s->n_args; k++) {
     const rt_arg *a = &x->p->args[s->args + k];
-    census c = a->written ? count(x, a->slot) : (census){0};
+    census c = a->written ? count_argument(x, s->args + k) : (census){0};
     if (c.nan + c.plus + c.minus == 0) continue;
     char type[200];
     tt_type_text(x->p->slots[a->slot].dtype, &x->p->slots[a->slot].shape, type, sizeof type);

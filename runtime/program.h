@@ -38,7 +38,14 @@ typedef struct {
   uint32_t slot;
   bool written;                  /* else only read */
   int64_t task_bytes;            /* task t touches nothing but bytes t*task_bytes .. (t+1)*task_bytes-1; 0: any task any byte */
+  int64_t offset;                /* bytes from the slot's beginning to the argument, in the first step of a loop */
 } rt_arg;
+
+/* Steps first .. end-1 run `length` times, one time after another; after each, the arguments of moves[moves ...] go on by so many bytes. Loops that stand in
+ * others come before them, and where several end, the inner first. */
+typedef struct { uint32_t arg; int64_t stride; } rt_move;
+typedef struct { uint32_t first, end; int64_t length; uint32_t moves, n_moves, depth; } rt_loop;      /* depth: loops around it, less than RT_LOOP_DEPTH */
+enum { RT_LOOP_DEPTH = 8 };
 
 typedef struct {
   rt_kernel *run;
@@ -57,6 +64,8 @@ typedef struct rt_program {
   const rt_step *steps; uint32_t n_steps, n_once;
   const rt_slot *slots; uint32_t n_slots;
   const rt_arg *args; uint32_t n_args;           /* of all steps */
+  const rt_loop *loops; uint32_t n_loops;        /* none contains once steps */
+  const rt_move *moves; uint32_t n_moves;        /* of all loops */
   size_t arena_bytes, scratch_bytes;             /* scratch: of each thread */
   void (*release)(struct rt_program *p);         /* the backend's: frees code and tables; rt_program_free calls it; NULL: nothing to free */
   void *owner;                                    /* the backend's */
@@ -65,7 +74,8 @@ typedef struct rt_program {
 
 /* barriers.c: fills `thread` and `barrier` of all steps from what they read and write; right for any number of threads. Part of making
  * a program, once the rest of the table stands. False: no memory. */
-TT_API bool rt_place_steps(rt_step *steps, uint32_t n_steps, const rt_arg *args, const rt_slot *slots, uint32_t n_slots);
+typedef struct { const rt_arg *args; uint32_t n_args; const rt_slot *slots; const rt_loop *loops; uint32_t n_loops; const rt_move *moves; } rt_step_tables;
+TT_API bool rt_place_steps(rt_step *steps, uint32_t n_steps, const rt_step_tables *t);
 
 /* The tasks of a step that thread `thread` of n does. */
 static inline void rt_share(const rt_step *s, int thread, int n, int64_t *begin, int64_t *end) {

@@ -53,7 +53,7 @@ static const rt_program *make(table *t, const row *rows, uint32_t n) {
     for (uint32_t k = 0; k < rows[i].step.n_args; k++) t->args[t->p.n_args++] = rows[i].args[k];
   }
   t->p.n_steps = n;
-  cr_assert(rt_place_steps(t->steps, n, t->args, slots, 6));
+  cr_assert(rt_place_steps(t->steps, n, &(rt_step_tables){.args = t->args, .n_args = t->p.n_args, .slots = slots}));
   return &t->p;
 }
 

@@ -81,8 +81,8 @@ static rt_program train_program(void) {
   memcpy(slots, train_slots, sizeof slots);
   for (int i = 0; i < N_SLOTS; i++) slots[i].bytes = (size_t)tt_shape_count(&slots[i].shape) * tt_dtype_size(slots[i].dtype);
   slots[G].offset = 128;
-  rt_place_steps(train_steps, 3, args, slots, LOGITS);
-  rt_place_steps(bad_steps, 4, args, slots, LOGITS);
+  rt_place_steps(train_steps, 3, &(rt_step_tables){.args = args, .slots = slots});
+  rt_place_steps(bad_steps, 4, &(rt_step_tables){.args = args, .slots = slots});
   return (rt_program){.steps = train_steps, .n_steps = 3, .slots = slots, .n_slots = LOGITS, .args = args, .n_args = 17, .arena_bytes = 256};
 }
 static rt_program eval_program(void) {
