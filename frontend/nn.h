@@ -173,6 +173,26 @@ typedef struct {
 TT_API tt_val tt_rotary_embedding_at(tt_here, tt_val x, tt_rotary_options o);
 #define tt_rotary_embedding(x, ...) tt_rotary_embedding_at(TT_HERE, x, (tt_rotary_options){__VA_ARGS__})
 
+/* -- Recurrent layers ---------------------------------------------------------------------------------------------------- */
+
+/* Walks x [T,N,I] along time (reversed: from its end); h0, c0 [N,H], {0} for zeros. The input's part of all steps is one product; a step is
+ * one product and gates. Weights are PyTorch's: w_ih [gates * H, I], w_hh [gates * H, H], biases [gates * H] or {0}.
+ *   rnn   h' = tanh or relu(W x + U h)                                                                        (Elman 1990)
+ *   gru   r z n: n = tanh(W x + r (U h)), h' = (1 - z) n + z h                                                (Cho et al. 2014, as in PyTorch)
+ *   lstm  i f g o: c' = f c + i tanh(g), h' = o tanh(c')                                                      (Hochreiter and Schmidhuber 1997)
+ * Gives y [T,N,H], every h, and the last h and c [N,H] (c of an LSTM alone). */
+typedef enum { TT_RNN_TANH, TT_RNN_RELU, TT_GRU, TT_LSTM } tt_cell;
+typedef struct { tt_val y, h, c; } tt_recurrent_state;
+TT_API tt_recurrent_state tt_f_recurrent_at(tt_here, tt_cell cell, tt_val x, tt_val h0, tt_val c0, tt_val w_ih, tt_val w_hh, tt_val b_ih, tt_val b_hh, bool reversed);
+#define tt_f_recurrent(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, reversed) tt_f_recurrent_at(TT_HERE, cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, reversed)
+/* Layers of it, from zeros: parameters name.weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 (and _l0_reverse, _l1 ...), all
+ * U(-1/sqrt(H), 1/sqrt(H)). y [T,N,H], bidirectional [T,N,2H]; h and c are those of the last layer and direction. */
+typedef struct { int layers; bool bidirectional, no_bias; } tt_recurrent_options;      /* layers: 0 is 1 */
+TT_API tt_recurrent_state tt_recurrent_at(tt_here, tt_cell cell, tt_val x, const char *name, int64_t hidden, tt_recurrent_options o);
+#define tt_lstm(x, name, hidden, ...) tt_recurrent_at(TT_HERE, TT_LSTM, x, name, hidden, (tt_recurrent_options){__VA_ARGS__})
+#define tt_gru(x, name, hidden, ...) tt_recurrent_at(TT_HERE, TT_GRU, x, name, hidden, (tt_recurrent_options){__VA_ARGS__})
+#define tt_rnn(x, name, hidden, ...) tt_recurrent_at(TT_HERE, TT_RNN_TANH, x, name, hidden, (tt_recurrent_options){__VA_ARGS__})
+
 /* -- Transformers ------------------------------------------------------------------------------------------------------ */
 
 typedef enum { TT_ACT_RELU, TT_ACT_GELU, TT_ACT_GELU_TANH, TT_ACT_SILU } tt_activation;

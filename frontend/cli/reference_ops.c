@@ -90,6 +90,15 @@ CASE(do_embedding_bag) {
   GIVES(tt_f_embedding_bag(IN("i"), IN("w"), strcmp(mode, "sum") == 0 ? TT_BAG_SUM : strcmp(mode, "max") == 0 ? TT_BAG_MAX : TT_BAG_MEAN));
 }
 
+static int recurrent(reference_case *c, reference_output *out, tt_cell cell) {
+  tt_recurrent_state s = tt_f_recurrent(cell, X, IN("h0"), IN("c0"), IN("w_ih"), IN("w_hh"), IN("b_ih"), IN("b_hh"), false);
+  out[0] = (reference_output){"y", s.y}, out[1] = (reference_output){"h", s.h}, out[2] = (reference_output){"c", s.c};
+  return cell == TT_LSTM ? 3 : 2;
+}
+CASE(do_lstm) { return recurrent(c, out, TT_LSTM); }
+CASE(do_gru) { return recurrent(c, out, TT_GRU); }
+CASE(do_rnn_tanh) { return recurrent(c, out, TT_RNN_TANH); }
+
 static tt_reduction reduction(reference_case *c) {
   const char *r = reference_text(c, "reduction");
   return strcmp(r, "sum") == 0 ? TT_SUM : strcmp(r, "none") == 0 ? TT_NONE : strcmp(r, "batchmean") == 0 ? TT_BATCHMEAN : TT_MEAN;
@@ -162,7 +171,7 @@ static const struct { const char *name; reference_fn *run; } ops[] = {
   ROW(cross_entropy) {"cross_entropy_probabilities", do_cross_entropy}, ROW(mse) ROW(l1) ROW(huber) ROW(smooth_l1) {"binary_cross_entropy", do_bce},
   {"binary_cross_entropy_with_logits", do_bce_logits}, ROW(kl_div) ROW(hinge_embedding) ROW(cosine_embedding) ROW(triplet_margin) ROW(multi_margin) ROW(gaussian_nll) ROW(poisson_nll)
   ROW(linear) ROW(einsum) ROW(var) ROW(std) ROW(argmax) ROW(argmin) ROW(topk) ROW(sort) ROW(gather) ROW(scatter_add) ROW(index_select) ROW(roll) ROW(flip) ROW(permute)
-  ROW(tril) ROW(triu) ROW(diagonal) ROW(repeat) ROW(repeat_interleave) ROW(unfold) ROW(strided_slice)
+  ROW(lstm) ROW(gru) ROW(rnn_tanh) ROW(tril) ROW(triu) ROW(diagonal) ROW(repeat) ROW(repeat_interleave) ROW(unfold) ROW(strided_slice)
 #undef ROW
 };
 

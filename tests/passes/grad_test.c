@@ -339,6 +339,26 @@ static void sample_dynamic_update_slice(void) {
   CASE("dynamic_update_slice", ir_ref s = indices(c, SHAPE(2), -1, 4); ir_ref x = leaf(c, SHAPE(4, 5), -1, 1); y = ir_ew1(g, IR_sin, ir_dynamic_update_slice(g, x, leaf(c, SHAPE(2, 3), -1, 1), s)));
 }
 
+/* h' = tanh(x + h w + b), y = h sin(h'), forwards and backwards; result 0: the last h, 1: the stack, 2: both. */
+static ir_ref scanned(ctx *c, int64_t length, bool reversed, int result) {
+  ir_graph *f = ir_graph_new("step");
+  ir_ref h = ir_param(f, "h", TT_F64, SHAPE(2, 3), false), x = ir_input(f, "x", TT_F64, SHAPE(2, 3)), w = ir_input(f, "w", TT_F64, SHAPE(3, 3)), b = ir_input(f, "b", TT_F64, SHAPE(3));
+  ir_ref next = ir_ew1(f, IR_tanh, ir_ew2(f, IR_add, ir_ew2(f, IR_add, x, ir_matmul(f, h, w, false, false, 1)), b));
+  ir_assign(f, h, next);
+  ir_output_add(f, "y", ir_ew2(f, IR_mul, h, ir_ew1(f, IR_sin, next)));
+  int64_t body = ir_function_add(c->g, f);
+  ir_ref args[4] = {leaf(c, SHAPE(2, 3), -1, 1), leaf(c, SHAPE(length, 2, 3), -1, 1), leaf(c, SHAPE(3, 3), -1, 1), leaf(c, SHAPE(3), -1, 1)};
+  ir_scan_attrs a = {.body = body, .carries = 1, .xs = 1, .length = length, .reversed = reversed, .result = result == 2 ? 0 : result};
+  ir_ref y = ir_scan(c->g, args, 4, a);
+  if (result < 2) return y;
+  a.result = 1;
+  return ir_ew2(c->g, IR_mul, y, ir_reduce(c->g, IR_sum, ir_scan(c->g, args, 4, a), (int[]){0}, 1, false));
+}
+static void sample_scan(void) {
+  for (int reversed = 0; reversed < 2; reversed++)
+    for (int result = 0; result < 3; result++) CASE("scan", y = scanned(c, 1 + 2 * result, reversed, result));
+}
+
 static void sample_softmax(void) {
   for (int axis = 0; axis < 2; axis++) CASE("softmax", y = ir_softmax(g, IR_softmax, leaf(c, SHAPE(3, 4), -2, 2), axis));
 }
