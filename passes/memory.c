@@ -60,7 +60,7 @@ void place_params(const ir_graph *g, const group *groups, int n, const int *make
     int k = maker[value];
     if (k < 0) continue;                                /* a leaf */
     const group *x = &groups[k];
-    bool fits = !is_output[value] && !over[value] && last[param] <= k && form_in_place(g, x->rows, x->n, x->result, value, param);
+    bool fits = !is_output[value] && !is_output[param] && !over[value] && last[param] <= k && form_in_place(g, x->rows, x->n, x->result, value, param);
     if (fits) over[value] = param;
     else last[value] = n;                               /* copied when all is done */
   }

@@ -29,7 +29,7 @@ typedef struct {
   const rt_variant *variants;
   uint32_t n_state; const char *const *state;      /* names of the optimizer's state among the params */
 } rt_model;
-enum { RT_MODEL_VERSION = 3 };
+enum { RT_MODEL_VERSION = 4 };
 
 /* A model with its memory and threads. One thread at a time; several models may run at once. Parameters are zeros until they are loaded. */
 typedef struct rt_compiled rt_compiled;

@@ -184,7 +184,7 @@ static const char *types_text(int set, char *text, size_t size) {
 }
 
 int cli_ops(const cli_args *a) {
-  static const char *const kinds[] = {"leaf", "elementwise", "movement", "reduction", "contraction", "index", "effect", "composite"};
+  static const char *const kinds[] = {"leaf", "elementwise", "movement", "reduction", "contraction", "index", "control", "effect", "composite"};
   if (a->n_words) return cli_usage(a, "takes no argument");
   printf("# The language\n\nGenerated from ir/ops.def by `tinytorch ops`; its opening comment says what holds for all.\n\n");
   printf("| op | kind | arguments | types | attributes | meaning | gradient |\n| --- | --- | --- | --- | --- | --- | --- |\n");

@@ -35,6 +35,9 @@ static tt_val grouped_attention(tt_val x, void *arg) {
   return tt_transpose(tt_f_attention(q, k, k, .causal = true), 1, 2);
 }
 static tt_val rotary(tt_val x, void *arg) { return tt_rotary_embedding(tt_reshape(x, TT_SHAPE(tt_dim(x, 0), 12, 3, 4))); }
+static tt_val lstm(tt_val x, void *arg) { return tt_transpose(tt_lstm(tt_transpose(x, 0, 1), "lstm", 5, .layers = 2, .bidirectional = true).y, 0, 1); }
+static tt_val gru(tt_val x, void *arg) { return tt_transpose(tt_gru(tt_transpose(x, 0, 1), "gru", 6).y, 0, 1); }
+static tt_val rnn(tt_val x, void *arg) { return tt_transpose(tt_rnn(tt_transpose(x, 0, 1), "rnn", 6, .no_bias = true).y, 0, 1); }
 static tt_val widen(tt_val x, void *arg) { return tt_gelu(tt_linear(x, "fc", tt_dim(x, -1)), true); }
 static tt_val dropped(tt_val x, void *arg) { return tt_drop_path(x, 0.4); }
 
@@ -85,7 +88,7 @@ static const row rows[] = {
     LAYER(INDEX, TT_EMBEDDING(10, 5)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_SUM)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_MEAN)), LAYER(INDEX, TT_EMBEDDING_BAG(10, 5, TT_BAG_MAX)),
     LAYER(VECTOR, TT_PRELU(1)), LAYER(IMAGE, TT_PRELU(4)), LAYER(ROWS, TT_SWIGLU(9)), LAYER(ROWS, TT_SELF_ATTENTION(5)), LAYER(ROWS, TT_MULTI_HEAD_ATTENTION(3, .causal = true)),
     LAYER(ROWS, TT_TRANSFORMER_ENCODER(2, 7)), LAYER(ROWS, TT_TRANSFORMER_ENCODER(3, 7, .norm_first = true, .causal = true, .activation = TT_ACT_GELU, .dropout = 0.1, .drop_path = 0.1, .no_bias = true)),
-    CALL(ROWS, decoder, NULL), CALL(ROWS, decoder, "norm first"), CALL(ROWS, cross_attention, NULL), CALL(ROWS, grouped_attention, NULL), CALL(ROWS, rotary, NULL),
+    CALL(ROWS, decoder, NULL), CALL(ROWS, decoder, "norm first"), CALL(ROWS, cross_attention, NULL), CALL(ROWS, grouped_attention, NULL), CALL(ROWS, rotary, NULL), CALL(ROWS, lstm, NULL), CALL(ROWS, gru, NULL), CALL(ROWS, rnn, NULL),
     LAYER(IMAGE, TT_PATCH_EMBEDDING(3, 5)), LAYER(IMAGE, TT_MAX_POOL2D(3, .stride = 2, .padding = 1)), LAYER(IMAGE, TT_AVG_POOL2D(2)), LAYER(IMAGE, TT_ADAPTIVE_AVG_POOL2D(4)),
     LAYER(IMAGE, TT_INTERPOLATE(4, 9, .mode = TT_BILINEAR)), LAYER(IMAGE, TT_INTERPOLATE(7, 5, .mode = TT_BICUBIC, .align_corners = true)), LAYER(IMAGE, TT_UPSAMPLE(2)),
     LAYER(IMAGE, TT_PIXEL_SHUFFLE(2)), LAYER(IMAGE, TT_PIXEL_UNSHUFFLE(3)), LAYER(IMAGE, TT_PAD(TT_PAD_CONSTANT, 1, 2, 0, 1)), LAYER(IMAGE, TT_PAD(TT_PAD_REPLICATE, 1, 2)),

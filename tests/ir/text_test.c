@@ -133,7 +133,12 @@ Test(text, nothing_and_everything) {
 
 /* Rows for every op of the table, made by hand where its attributes ask for it. */
 static const char all_ops[] =
-  "func @all(%x: f32[4,6], param %p: f32[4,6], %i: i64[4,6], %b: bool[4,6], %seed: u64[], %step: u64[], %start: i64[2], %im: f32[2,3,8,8], %s: f32[], %heads: f32[2,3,4], %seen: bool[1,3,3], %live: i64[]) -> () {\n"
+  "func @step(state %h: f32[6], %row: f32[6]) -> f32[6] {\n"
+  "  %next = add(%h, %row) : f32[6]\n"
+  "  assign(%h, %next)\n"
+  "  return %next\n"
+  "}\n\n"
+  "func @all(%x: f32[4,6], param %p: f32[4,6], %i: i64[4,6], %b: bool[4,6], %seed: u64[], %step: u64[], %start: i64[2], %im: f32[2,3,8,8], %s: f32[], %heads: f32[2,3,4], %rows: f32[1,6], %seen: bool[1,3,3], %live: i64[]) -> () {\n"
   "  %const = const(value=1.5) : f32[]\n"
   "  %iota = iota(axis=1) : i32[4,6]\n"
   "  %random = random(%seed, %step, stream=3) : u16[5]\n"
@@ -173,6 +178,8 @@ static const char all_ops[] =
   "  %argsort = argsort(%x, axis=1, descending=1) : i64[4,6]\n"
   "  %dynamic_slice = dynamic_slice(%x, %start, sizes=[2,2]) : f32[2,2]\n"
   "  %dynamic_update_slice = dynamic_update_slice(%x, %dynamic_slice, %start) : f32[4,6]\n"
+  "  %row = reshape(%rows) : f32[6]\n"
+  "  %scan = scan(%row, %x, body=@step, carries=1, xs=1, length=4, reversed=1, result=1) : f32[4,6]\n"
   "  %softmax = softmax(%x, axis=1) : f32[4,6]\n"
   "  %log_softmax = log_softmax(%x, axis=0) : f32[4,6]\n"
   "  %gelu = gelu(%x, tanh=1) : f32[4,6]\n"
@@ -306,7 +313,7 @@ static const struct { const char *text, *message; } mistakes[] = {
   {"func @f(%x: f32[]) -> f32[] {\n  return\n}", "t:1:23: expected 0 types, as many as return has values, found 1"},
   {"func @f(%x: f32[]) -> f32[2] {\n  return %x\n}", "t:1:23: expected f32[], the type of output 0, found f32[2]"},
   {"func @f(%x: f32[]) -> f32[] {\n  return %y\n}", "t:2:10: expected a row that is defined above, found %y"},
-  {"func @f(%x: f32[]) -> f32[] {\n  return %x\n} x", "t:3:3: expected the end of the text, found x"},
+  {"func @f(%x: f32[]) -> f32[] {\n  return %x\n} x", "t:3:3: expected a function or the end of the text, found x"},
   {"func @f(%x: f32[]) -> f32[] {\n  return %x", "t:2:12: expected ,, found the end of the text"},
   {"func @f(%x: f32[]) -> f32[] {\n  %y = sofmax(%x) : f32[]\n  return %x\n}", "t:2:8: expected an op, perhaps softmax, found sofmax"},
   {"func @f(%x: f32[]) -> f32[] {\n  %y = qqqqqq(%x) : f32[]\n  return %x\n}", "t:2:8: expected an op, found qqqqqq"},
