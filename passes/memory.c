@@ -78,10 +78,19 @@ static ir_ref dying(const plan *p, int k, ir_ref value) {
   return 0;
 }
 
-static void make_buffers(plan *p, const bool *is_output) {
+/* Bytes that the steps of kernel k's scan need: those of the body that this pass has made of the one in p->g. */
+static int64_t steps_bytes(const plan *p, const ir_graph *out, int k) {
+  const ir_node *first = ir_at(p->g, p->groups[k].rows[0]);
+  if (first->op != IR_scan) return 0;
+  const ir_graph *body = ir_scan_body(p->g, first);
+  for (uint32_t i = 0; i < out->n_replaced; i++)
+    if (out->replaced[i][0] == body) { body = out->replaced[i][1]; break; }
+  return (body->arena_bytes + 63) & ~(int64_t)63;
+}
+
+static void make_buffers(plan *p, const ir_graph *out, const bool *is_output) {
   for (int k = 0; k < p->n; k++) {
-    const ir_node *first = ir_at(p->g, p->groups[k].rows[0]);
-    int64_t bytes = first->op == IR_scan ? (ir_scan_body(p->g, first)->arena_bytes + 63) & ~(int64_t)63 : 0;
+    int64_t bytes = steps_bytes(p, out, k);
     p->steps[k] = bytes ? p->n_buffers : -1;
     if (bytes) p->buffers[p->n_buffers++] = (place_buffer){.bytes = bytes, .offset = -1, .first = k, .last = k};
     for (int i = 0; i < p->groups[k].n; i++) {
@@ -146,7 +155,7 @@ tt_status pass_memory(const ir_graph *in, ir_graph *out, const pass_options *opt
   if (ok) {
     for (uint32_t i = 0; i < in->n_outputs; i++) is_output[in->outputs[i].value] = true;
     place_params(in, p.groups, p.n, p.maker, p.last, is_output, p.over);
-    make_buffers(&p, is_output);
+    make_buffers(&p, out, is_output);
     ok = (out->arena_bytes = place_buffers(p.buffers, p.n_buffers)) >= 0 && emit(&p, out);
   }
   groups_free(p.groups, p.n);
