@@ -77,7 +77,7 @@ static tt_status apply_to_functions(int i, const ir_graph *in, ir_graph *(*pairs
     own.train = false, own.memory_budget = 0, own.body = true, own.body_steps = (uint32_t)(a.carries + a.xs);
     pairs[*n][0] = body;
     status = apply(i, body, &pairs[*n][1], &own, err);
-    if (status == TT_OK) (*n)++;
+    if (status == TT_OK) pairs[(*n)++][1]->holders = 1;      /* until the pass is done, whoever drops it */
   }
   free(live);
   return status;
@@ -100,8 +100,7 @@ static tt_status apply(int i, const ir_graph *in, ir_graph **made, const pass_op
   }
   if (status == TT_OK && out->error.status) status = tt_fail(err, out->error.status, "%s", out->error.message);
   if (status == TT_OK) status = ir_verify(out, pass->name, err);
-  for (uint32_t k = 0; k < n; k++)
-    if (!pairs[k][1]->holders) ir_graph_free(pairs[k][1]);      /* nobody calls it any more */
+  for (uint32_t k = 0; k < n; k++) ir_graph_free(pairs[k][1]);
   free(pairs);
   if (status != TT_OK) ir_graph_free(out), *made = NULL;
   return status;
