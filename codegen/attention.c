@@ -148,7 +148,10 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
       if (mask->dim[j] == 1) index[j] = lp_int(k, 0);
     lp_ref value = lower_pull(a->lx, a->o.mask, index);
     if (mask->dtype == TT_BOOL) seen = seen ? op2(a, IR_and, TT_BOOL, seen, value) : value;
-    else score = lp_fma(k, value, number(a, M_LOG2E), score);
+    else {                                                             /* the lowest finite f32 is a number yet, as it is in softmax: a row of those alone is a mean */
+      lp_ref sum = con_keep(k, &inside, TT_F32, lp_fma(k, value, number(a, M_LOG2E), score)), low = number(a, -FLT_MAX);
+      score = lp_op(k, IR_select, TT_F32, op2(a, IR_and, TT_BOOL, op2(a, IR_lt, TT_BOOL, sum, low), op2(a, IR_ge, TT_BOOL, value, low)), low, sum);
+    }
   }
   if (seen) score = lp_op(k, IR_select, TT_F32, seen, score, number(a, -INFINITY));
   if (seen || a->o.mask) {

@@ -165,6 +165,7 @@ tt_tokenizer *tok_train_characters(const uint8_t *text, size_t bytes, tt_error *
 tt_tokenizer *tt_tokenizer_train(const void *text, size_t bytes, const char *tokens, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
+  if (bytes >= INT32_MAX / 2) return tt_fail(err, TT_INVALID, "error: a text of %zu bytes is too long to make tokens of\n  at tt_tokenizer_train\n  fix: give a part of it", bytes), NULL;
   if (!tokens || !strcmp(tokens, "char")) return tok_train_characters(text, bytes, err);
   char *end = NULL;
   long size = !strncmp(tokens, "bpe:", 4) ? strtol(tokens + 4, &end, 10) : 0;

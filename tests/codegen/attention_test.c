@@ -79,3 +79,32 @@ Test(attention, bits_do_not_depend_on_threads_and_dead_rows_are_not_read) {
   }
   free(data);
 }
+
+/* Masks of the lowest finite number, as of torch.finfo(float32).min: where all of a row is masked so, it is the mean of v; one of -inf alone is 0. */
+Test(attention, a_row_of_the_lowest_numbers_is_a_mean) {
+  enum { T = 3, S = 40, E = 8 };
+  tt_error err = {0};
+  ir_graph *g = ir_graph_new("masked");
+  ir_ref part[3] = {ir_input(g, "q", TT_F32, TT_SHAPE(T, E)), ir_input(g, "k", TT_F32, TT_SHAPE(S, E)), ir_input(g, "v", TT_F32, TT_SHAPE(S, E))};
+  ir_attention_options o = {.scale = 0.3, .mask = ir_input(g, "mask", TT_F32, TT_SHAPE(T, S))};
+  ir_output_add(g, "y", ir_attention(g, IR_attention, part, &o));
+  rt_program *p = compile(g);
+  cr_assert_eq(p->n_steps, 1);
+  float q[T * E], k[S * E], v[S * E], mask[T * S] = {0}, mean[E] = {0};
+  for (int i = 0; i < S * E; i++) k[i] = (float)sin(0.7 * i), v[i] = (float)cos(0.3 * i), mean[i % E] += v[i] / S;
+  for (int i = 0; i < T * E; i++) q[i] = (float)sin(1.1 * i);
+  for (int s = 0; s < S; s++) mask[s] = -3.40282347e38f, mask[S + s] = -INFINITY, mask[2 * S + s] = s == 7 ? 0 : -3.40282347e38f;
+  rt_team *team = rt_team_new(1, &err);
+  rt_instance *x = rt_instance_new(p, team, &err);
+  tt_tensor *in[] = {tt_tensor_from(TT_F32, &TT_SHAPE(T, E), q, &err), tt_tensor_from(TT_F32, &TT_SHAPE(S, E), k, &err), tt_tensor_from(TT_F32, &TT_SHAPE(S, E), v, &err), tt_tensor_from(TT_F32, &TT_SHAPE(T, S), mask, &err)};
+  for (int i = 0; i < 4; i++) cr_assert_eq(rt_bind(x, (const char *[]){"q", "k", "v", "mask"}[i], in[i], &err), TT_OK, "%s", err.message);
+  cr_assert_eq(rt_run(x, &err), TT_OK, "%s", err.message);
+  const float *y = tt_tensor_data(rt_bound(x, "y"));
+  for (int e = 0; e < E; e++) {
+    cr_expect_float_eq(y[e], mean[e], 1e-5, "%g, not %g", y[e], mean[e]);
+    cr_expect_eq(y[E + e], 0);
+    cr_expect_float_eq(y[2 * E + e], v[7 * E + e], 1e-6);
+  }
+  for (int i = 0; i < 4; i++) tt_tensor_free(in[i]);
+  rt_instance_free(x), rt_team_free(team), rt_program_free(p);
+}

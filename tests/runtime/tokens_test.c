@@ -106,6 +106,9 @@ Test(tokens, merges_by_frequency) {
   cr_expect(!memcmp(tt_tokenizer_token(t, 257, &n), " ab", 3) && n == 3);
   cr_expect_null(tt_tokenizer_train(text, strlen(text), "bpe:12", &err));
   cr_expect(strstr(err.message, "use char, or bpe:N"), "%s", err.message);
+  err = (tt_error){0};
+  cr_expect_null(tt_tokenizer_train(text, (size_t)INT32_MAX, "bpe:258", &err));
+  cr_expect(strstr(err.message, "too long"), "%s", err.message);
   tt_tokenizer_free(t);
 }
 
