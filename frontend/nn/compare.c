@@ -16,10 +16,11 @@ static bool pairs(const tt_call *c, tt_val a, tt_val b) {
   return false;
 }
 
-/* (1 - p)^gamma, p = exp(log_p): as a power of a number that is not 0, whose gradient is finite. */
+/* (1 - p)^gamma, p = exp(log_p): 0 where p is 1, without a power of 0, whose gradient may be infinite. */
 static tt_val modulation(tt_val log_p, double gamma) {
   if (gamma == 0) return tt_scalar(log_p, 1);
-  return tt_pow(tt_maximum(tt_neg(tt_expm1(log_p)), 1e-30), gamma);
+  tt_val rest = tt_neg(tt_expm1(log_p)), some = tt_gt(rest, 0);
+  return tt_where(some, tt_pow(tt_where(some, rest, 1), gamma), 0);
 }
 
 tt_val tt_focal_at(tt_here here, tt_val x, tt_val y, double alpha, double gamma, tt_reduction r) {

@@ -226,6 +226,20 @@ Test(nn, focal) {
   results_free(&r);
 }
 
+/* What is sure has no gradient, in f16 too, where a power of a number near 0 is soon infinite. */
+Test(nn, focal_of_what_is_sure) {
+  tt_trace *t = tt_trace_new("f", true);
+  tt_val x = tt_cast(tt_constant(t, TT_F32, TT_SHAPE(2, 2), ((float[]){40, -40, 1, 0})), TT_F16), y = tt_constant(t, TT_I32, TT_SHAPE(2), ((int32_t[]){0, 0})), d;
+  tt_grad(tt_focal(x, y, -1, 0.5, TT_SUM), &x, 1, &d);
+  tt_output(t, "y", tt_cast(d, TT_F64));
+  results r = evaluate(t, NULL, 0);
+  const double *got = output(&r, "y")->values, q = 1 / (1 + exp(1)), p = 1 - q, want = 0.5 * sqrt(q) * p * log(p) - pow(q, 1.5);
+  cr_expect(got[0] == 0 && got[1] == 0, "%g %g", got[0], got[1]);
+  expect_near(got[2], want, 1e-3, "the gradient of the first");
+  expect_near(got[3], -want, 1e-3, "of the second");
+  results_free(&r);
+}
+
 Test(nn, contrastive) {
   enum { N = 3, D = 2 };
   TRACE(false, N, D);
