@@ -9,14 +9,14 @@
 typedef struct { rt_program *program; rt_instance *run; bench_facts facts; } ours;
 
 /* Values for a slot: of a parameter its initializer's; else in -1 .. 1, labels below `classes`. */
-static bool fill(const rt_slot *s, const tt_trace *t, int64_t classes, tt_tensor *x, tt_error *err) {
+static bool fill(rt_team *team, const rt_slot *s, const tt_trace *t, int64_t classes, tt_tensor *x, tt_error *err) {
   void *data = tt_tensor_data(x);
   int64_t n = tt_shape_count(&s->shape);
   uint64_t state = 1;
   for (const char *c = s->name; *c; c++) state = state * 31 + (uint8_t)*c;
   if (s->kind == RT_PARAM) {
     for (int i = 0; i < t->n_params; i++)
-      if (!strcmp(t->params[i].name, s->name)) return tt_init_fill(t->params[i].init, s->name, 1, s->dtype, &s->shape, data, err) == TT_OK;
+      if (!strcmp(t->params[i].name, s->name)) return init_fill(team, t->params[i].init, s->name, 1, s->dtype, &s->shape, data, err) == TT_OK;
     return true;                                         /* an optimizer's state begins as zeros */
   }
   for (int64_t i = 0; i < n; i++) {
@@ -28,7 +28,7 @@ static bool fill(const rt_slot *s, const tt_trace *t, int64_t classes, tt_tensor
   return true;
 }
 
-static bool bind_all(ours *o, const tt_trace *t, int64_t classes, tt_error *err) {
+static bool bind_all(ours *o, rt_team *team, const tt_trace *t, int64_t classes, tt_error *err) {
   for (uint32_t i = 0; i < o->program->n_slots; i++) {
     const rt_slot *s = &o->program->slots[i];
     double bytes = (double)tt_shape_count(&s->shape) * (double)tt_dtype_size(s->dtype);
@@ -37,7 +37,7 @@ static bool bind_all(ours *o, const tt_trace *t, int64_t classes, tt_error *err)
     if (s->kind == RT_PARAM) o->facts.params += bytes;
     if (s->kind != RT_INPUT && s->kind != RT_PARAM) continue;
     tt_tensor *x = tt_tensor_new(s->dtype, &s->shape, err);
-    bool ok = x && fill(s, t, classes, x, err) && rt_bind(o->run, s->name, x, err) == TT_OK;
+    bool ok = x && fill(team, s, t, classes, x, err) && rt_bind(o->run, s->name, x, err) == TT_OK;
     tt_tensor_free(x);
     if (!ok) return false;
   }
@@ -111,7 +111,7 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
   double start = bench_now();
   bool ok = tt_trace_finish(t, &g, err) == TT_OK && (f->grain ? compile_with_grain(g, skip, f->grain, target->cpu, rt_team_size(team), &o->program, err) : tt_compile(g, &co, &o->program, err) == TT_OK);
   o->facts.compile_ms = 1e3 * (bench_now() - start);
-  ok = ok && (o->run = rt_instance_new(o->program, team, err)) && bind_all(o, t, !strcmp(f->what, "tiny") ? 4 : w->n > 1 ? w->size[1] : 10, err);
+  ok = ok && (o->run = rt_instance_new(o->program, team, err)) && bind_all(o, team, t, !strcmp(f->what, "tiny") ? 4 : w->n > 1 ? w->size[1] : 10, err);
   for (uint32_t i = 0; ok && i < o->program->n_steps; i++) o->facts.winograd |= o->program->steps[i].name && strstr(o->program->steps[i].name, "winograd");
   if (ok) o->facts.kernels = o->program->n_steps, o->facts.plan = (double)rt_program_memory(o->program, rt_team_size(team)).total, o->facts.arena = (double)o->program->arena_bytes;
   ir_graph_free(g);

@@ -84,4 +84,7 @@ model_target model_target_of(const tt_model *m);
   int var; \
   if (!trace_axis(&call, axis, tt_rank(x), &var)) DONE(0)
 
+/* nn/init.c: tt_init_fill on all threads of a team (NULL: the caller alone); the same bits. */
+tt_status init_fill(rt_team *team, tt_init init, const char *name, uint64_t seed, tt_dtype t, const tt_shape *s, void *out, tt_error *err);
+
 #endif

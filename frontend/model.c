@@ -94,8 +94,9 @@ static tt_tensor *from_file(tt_safetensors *f, const char *path, const char *nam
 /* The value with which a parameter starts. */
 static tt_tensor *first_value(tt_model *m, const trace_param *p, tt_error *err) {
   if (m->file) return from_file(m->file, m->path, p->name, p->dtype, &p->shape, err);
-  tt_tensor *x = tt_tensor_new(p->dtype, &p->shape, err);
-  if (x && tt_init_fill(p->init, p->name, m->seed, p->dtype, &p->shape, tt_tensor_data(x), err) == TT_OK) return x;
+  rt_team *team = tt_model_team(m, err);
+  tt_tensor *x = team ? tt_tensor_new(p->dtype, &p->shape, err) : NULL;
+  if (x && init_fill(team, p->init, p->name, m->seed, p->dtype, &p->shape, tt_tensor_data(x), err) == TT_OK) return x;
   tt_tensor_free(x);
   return NULL;
 }

@@ -2,6 +2,7 @@
  * own numbers cover is checked by `tinytorch selftest`. */
 #include <float.h>
 
+#include "../../frontend/frontend.h"
 #include "evaluate.h"
 
 /* Opens a trace with x: f64[...]; the test's body makes y; then y is evaluated and compared with `want`. */
@@ -353,6 +354,26 @@ Test(ops, initial_values_are_philox) {
     for (int k = 0; k < 2; k++) unit[k] = ((double)((uint64_t)w[2 * k] << 21 | w[2 * k + 1] >> 11) + 0.5) * 0x1p-53;
     cr_assert_eq(v[i], unit[i % 2], "element %d", i);
   }
+}
+
+/* Normal values are Box and Muller's of those, to rounding, as the C library has the functions; the same bits on any number of threads. */
+Test(ops, initial_values_are_normal_on_any_threads) {
+  enum { N = 100003 };
+  double *v = malloc(N * sizeof *v), *u = malloc(N * sizeof *u), *shared = malloc(N * sizeof *shared), pi = 3.14159265358979323846;
+  tt_error err = {0};
+  rt_team *team = rt_team_new(3, &err);
+  cr_assert(v && u && shared && team);
+  cr_assert_eq(tt_init_fill(tt_init_normal(0, 1), "a.w", 5, TT_F64, &TT_SHAPE(N), v, &err), TT_OK);
+  cr_assert_eq(tt_init_fill(tt_init_uniform(0, 1), "a.w", 5, TT_F64, &TT_SHAPE(N), u, &err), TT_OK);
+  cr_assert_eq(init_fill(team, tt_init_normal(0, 1), "a.w", 5, TT_F64, &TT_SHAPE(N), shared, &err), TT_OK);
+  for (int i = 0; i + 1 < N; i += 2) {
+    double r = sqrt(-2 * log(u[i])), c = r * cos(2 * pi * u[i + 1]), s = r * sin(2 * pi * u[i + 1]);
+    cr_assert_lt(fabs(v[i] - c), 1e-14, "element %d: %.17g, not %.17g", i, v[i], c);
+    cr_assert_lt(fabs(v[i + 1] - s), 1e-14, "element %d: %.17g, not %.17g", i + 1, v[i + 1], s);
+  }
+  cr_assert_eq(memcmp(v, shared, N * sizeof *v), 0);
+  rt_team_free(team);
+  free(v), free(u), free(shared);
 }
 
 /* -- Losses -------------------------------------------------------------------------------------------------------------- */
