@@ -37,6 +37,8 @@ struct tt_trace {
   trace_param *params; int n_params, cap_params;
   char **warnings; int n_warnings;
   int64_t n_streams;                      /* random streams given out */
+  tt_val position;                        /* where this call's tokens stand, i64[]; {0}: this is no trace of tt_generate */
+  int64_t capacity;                       /* of its caches, the smallest; 0: none so far */
   tt_val loss;                            /* what tt_loss has said so far */
 };
 
@@ -68,6 +70,10 @@ tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_g
 /* model.c: what the model compiles for; NULL where it was not said. */
 /* compile.c: "f32" (also NULL), "bf16", "bf16x6" as a pass option. */
 bool products_of(const char *name, pass_options *p, tt_error *err);
+
+/* model.c: the model's graph for `rows` more tokens i32 [1,rows] at position: i64[]; outputs logits. capacity: how many tokens its caches hold. */
+tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t *capacity, tt_error *err);
+tt_status model_compile_graph(tt_model *m, const ir_graph *g, rt_program **program, tt_error *err);
 
 typedef struct { const char *name, *backend, *cpu, *products; } model_target;
 model_target model_target_of(const tt_model *m);

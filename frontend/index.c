@@ -53,6 +53,37 @@ tt_val tt_index_select_at(tt_here here, tt_val x, int axis, tt_val index) {
   DONE(wide ? ir_gather(g, x.ref, wide, i) : 0);
 }
 
+/* i64[rank]: start on the axis, 0 on the others. */
+static ir_ref starts(tt_call *c, tt_val x, int axis, tt_val start) {
+  int rank = tt_rank(x);
+  int64_t here[TT_MAX_RANK] = {0};
+  here[axis] = 1;
+  tt_val on = tt_constant(c->t, TT_I64, TT_SHAPE(rank), here);
+  return tt_mul(on, tt_cast(start, TT_I64)).ref;
+}
+
+tt_val tt_dynamic_slice_at(tt_here here, tt_val x, int axis, tt_val start, int64_t size) {
+  OPEN("dynamic_slice", here, x, start);
+  AXIS(i, axis, x);
+  INTEGER(start);
+  if (tt_rank(start) != 0) WRONG("give one integer, of rank 0", "the start has rank %d", tt_rank(start));
+  if (size < 0 || size > tt_dim(x, i)) WRONG("take at most what there is", "%lld entries of an axis of %lld", (long long)size, (long long)tt_dim(x, i));
+  int64_t sizes[TT_MAX_RANK];
+  for (int k = 0; k < tt_rank(x); k++) sizes[k] = k == i ? size : tt_dim(x, k);
+  DONE(ir_dynamic_slice(g, x.ref, starts(&call, x, i, start), sizes));
+}
+
+tt_val tt_dynamic_update_slice_at(tt_here here, tt_val x, int axis, tt_val start, tt_val u) {
+  OPEN("dynamic_update_slice", here, x, start, u);
+  AXIS(i, axis, x);
+  INTEGER(start);
+  if (tt_rank(start) != 0) WRONG("give one integer, of rank 0", "the start has rank %d", tt_rank(start));
+  bool fits = tt_rank(u) == tt_rank(x) && tt_dtype_of(u) == tt_dtype_of(x);
+  for (int k = 0; fits && k < tt_rank(x); k++) fits = k == i ? tt_dim(u, k) <= tt_dim(x, k) : tt_dim(u, k) == tt_dim(x, k);
+  if (!fits) WRONG("give u of x's type and shape, shorter along the axis at most", "the shapes do not fit");
+  DONE(ir_dynamic_update_slice(g, x.ref, u.ref, starts(&call, x, i, start)));
+}
+
 tt_val tt_one_hot_at(tt_here here, tt_val index, int64_t classes, tt_dtype dtype) {
   OPEN("one_hot", here, index);
   INTEGER(index);

@@ -262,6 +262,27 @@ tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labe
   return status;
 }
 
+tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t *capacity, tt_error *err) {
+  *graph = NULL;
+  tt_trace *t = tt_trace_new(m->name, false);
+  if (!t) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a trace\n  at the trace of %s\n  fix: free memory", m->name);
+  t->position = tt_input(t, "position", TT_I64, TT_SCALAR);
+  tt_output(t, "logits", m->function(tt_input(t, "x", TT_I32, TT_SHAPE(1, rows)), m->arg));
+  *capacity = t->capacity;
+  tt_status status = tt_trace_finish(t, graph, err);
+  if (status == TT_OK) status = join(m, t, err);
+  if (status != TT_OK) {
+    ir_graph_free(*graph);
+    *graph = NULL;
+  }
+  tt_trace_free(t);
+  return status;
+}
+
+tt_status model_compile_graph(tt_model *m, const ir_graph *g, rt_program **program, tt_error *err) {
+  return tt_compile(g, &(tt_compile_options){.backend = m->backend, .cpu = m->cpu, .skip = m->skip, .tuned = m->tuned, .products = m->products, .n_threads = m->n_threads}, program, err);
+}
+
 /* What the program keeps beside the model's parameters is its optimizer's state. */
 static tt_status add_state(tt_model *m, const rt_program *p, tt_error *err) {
   for (uint32_t i = 0; i < p->n_slots; i++) {

@@ -153,6 +153,12 @@ TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attent
 TT_API tt_val tt_f_attention_naive_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 #define tt_f_attention(q, k, v, ...) tt_f_attention_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
 #define tt_f_attention_naive(q, k, v, ...) tt_f_attention_naive_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})
+/* Generation (generate.h): where the tokens of this call stand, i64[], when tt_generate calls the model for a few more of them; {0} else. */
+TT_API tt_val tt_position(tt_val x);
+/* There: x [..., T, ...], which stands from tt_position on along the axis, behind what earlier calls left in a cache of `capacity` entries: all of the cache, of which
+ * tt_position + T entries are live. The cache is the generator's, not a parameter. An error where there is no position. */
+TT_API tt_val tt_cached_at(tt_here, tt_val x, const char *name, int axis, int64_t capacity);
+#define tt_cached(x, name, axis, capacity) tt_cached_at(TT_HERE, x, name, axis, capacity)
 /* x [B,T,E] attends to y [B,S,E] (x itself: self-attention). w_in [3E,E], b_in [3E]: of q, k, v; w_out [E,E], b_out [E]. The biases may be
  * {0}; a mask broadcasts to [B,heads,T,S]. */
 TT_API tt_val tt_f_multi_head_attention_at(tt_here, tt_val x, tt_val y, tt_val w_in, tt_val b_in, tt_val w_out, tt_val b_out, int64_t heads, tt_attention_options o);

@@ -261,6 +261,12 @@ TT_API tt_val tt_one_hot_at(tt_here, tt_val index, int64_t classes, tt_dtype dty
 TT_API tt_val tt_argsort_at(tt_here, tt_val x, int axis, bool descending); /* i64, stable */
 TT_API void tt_sort_at(tt_here, tt_val x, int axis, bool descending, tt_val *values, tt_val *indices);
 TT_API void tt_topk_at(tt_here, tt_val x, int64_t k, int axis, bool largest, tt_val *values, tt_val *indices);   /* in order */
+/* `size` entries along the axis from `start` on, an integer of rank 0 that is known only when the program runs; start is clamped into range. update: x with those of u [.., size, ..] in
+ * their place. */
+TT_API tt_val tt_dynamic_slice_at(tt_here, tt_val x, int axis, tt_val start, int64_t size);
+TT_API tt_val tt_dynamic_update_slice_at(tt_here, tt_val x, int axis, tt_val start, tt_val u);
+#define tt_dynamic_slice(x, axis, start, size) tt_dynamic_slice_at(TT_HERE, x, axis, start, size)
+#define tt_dynamic_update_slice(x, axis, start, u) tt_dynamic_update_slice_at(TT_HERE, x, axis, start, u)
 #define tt_gather(x, axis, index) tt_gather_at(TT_HERE, x, axis, index)
 #define tt_scatter_add(x, axis, index, src) tt_scatter_add_at(TT_HERE, x, axis, index, src)
 #define tt_index_select(x, axis, index) tt_index_select_at(TT_HERE, x, axis, index)

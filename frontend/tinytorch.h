@@ -250,6 +250,8 @@ TT_API tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result 
 /* Loss and accuracy over all of `test`, in batches (0: 64). */
 TT_API tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_eval_result *result, tt_error *err);
 
+#include "generate.h"
+
 #ifdef __cplusplus
 }
 #endif

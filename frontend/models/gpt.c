@@ -9,10 +9,19 @@ tt_val gpt_table(tt_val tokens, const char *name, int64_t n, const gpt_config *c
   return w;
 }
 
+/* While a text is generated, k and v of what was before come from caches. */
+static tt_val attend(tt_val q, tt_val k, tt_val v, int64_t block, void *arg) {
+  const gpt_config *c = arg;
+  tt_val at = tt_position(q);
+  if (!at.trace) return tt_f_attention(q, k, v, .causal = true);
+  return tt_f_attention(q, tt_cached(k, "k", 2, c->context), tt_cached(v, "v", 2, c->context), .causal = true, .length = tt_add(at, tt_dim(q, 2)));
+}
+
 tt_val gpt_forward(tt_val tokens, const gpt_config *c) {
-  tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), wpe = gpt_table(tokens, "wpe", c->context, c), none = {0};
-  tt_val x = tt_add(tt_f_embedding(tokens, wte), tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1));
-  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .causal = !c->bidirectional, .tanh_gelu = true, .std = 0.02});
+  tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), wpe = gpt_table(tokens, "wpe", c->context, c), none = {0}, at = tt_position(tokens);
+  tt_val places = at.trace ? tt_dynamic_slice(wpe, 0, at, tt_dim(tokens, 1)) : tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1);
+  tt_val x = tt_add(tt_f_embedding(tokens, wte), places);
+  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .attend = c->bidirectional ? NULL : attend, .arg = (void *)c, .tanh_gelu = true, .std = 0.02});
   return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
 }
 

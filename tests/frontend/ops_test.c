@@ -119,6 +119,13 @@ Test(ops, gather_of_a_smaller_index) {
   EXPECT(tt_flatten(tt_gather(x, 0, i), 0), ((double[]){1, 2, 3, 4, 5, 6}), 5, 1);
 }
 
+Test(ops, slices_at_places_that_are_values) {
+  TRACE(3, 2);
+  tt_val at = tt_constant(t, TT_I32, TT_SCALAR, ((int32_t[]){1})), far = tt_add(at, 7), u = tt_mul(tt_slice(x, 0, 0, 1, 1), 10.0);
+  tt_val both[] = {tt_dynamic_slice(x, 0, at, 2), tt_dynamic_update_slice(x, 0, at, u), tt_dynamic_slice(x, -2, far, 1)};       /* clamped to the last */
+  EXPECT(tt_flatten(tt_concat(both, 3, 0), 0), ((double[]){1, 2, 3, 4, 5, 6}), 3, 4, 5, 6, 1, 2, 10, 20, 5, 6, 5, 6);
+}
+
 Test(ops, one_hot_and_embedding) {
   TRACE(3, 2);
   tt_val i = tt_constant(t, TT_I32, TT_SHAPE(2), ((int32_t[]){2, 0}));
