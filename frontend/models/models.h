@@ -11,7 +11,7 @@ typedef struct {
   int64_t channels, height, width;       /* of the images that are to be made of noise */
 } model_config;                          /* arg of every model function */
 
-tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_unet, model_vae, model_gan, model_vit, model_gpt, model_gpt2, model_bert;
+tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_unet, model_vae, model_gan, model_vit, model_gpt, model_gpt2, model_bert, model_charlstm;
 
 enum { VAE_LATENT = 32, GAN_LATENT = 64 };
 tt_model_fn model_vae_sample, model_gan_sample;         /* z [N,latent], from N(0, 1) -> images, with the same parameters */
