@@ -151,6 +151,18 @@ static const struct { int rank; int64_t dim[3]; int axis, how; } lines[] = {
 enum { LINES = sizeof lines / sizeof *lines };
 static ir_ref line(ir_graph *g, tt_dtype t, int v) { return arranged(g, "a", t, shape_of(lines[v].rank, lines[v].dim), lines[v].how); }
 
+/* h' = h r + x, or x where it is not r; y = the h before: forwards and backwards, the last h or the stack. */
+static ir_ref scan(ir_graph *g, tt_dtype t, int v) {
+  int64_t length = v < 4 ? 1 : 6;
+  ir_graph *f = ir_graph_new("step");
+  if (!f) return tt_fail(&g->error, TT_NO_MEMORY, "error: no memory for a scan's body\n  at samples.c\n  fix: free memory"), 0;
+  ir_ref h = ir_param(f, "h", t, SHAPE(3, 5), false), x = ir_input(f, "x", t, SHAPE(3, 5)), r = ir_input(f, "r", t, SHAPE(3, 5));
+  ir_assign(f, h, tt_dtype_in(t, TT_REAL) ? ir_ew2(f, IR_add, ir_ew2(f, IR_mul, h, r), x) : ir_select(f, ir_ew2(f, IR_ne, x, r), x, h));
+  ir_output_add(f, "y", h);
+  ir_ref args[] = {in(g, "a", t, SHAPE(3, 5)), in(g, "b", t, (tt_shape){3, {length, 3, 5}}), in(g, "c", t, SHAPE(3, 5))};
+  return ir_scan(g, args, 3, (ir_scan_attrs){.body = ir_function_add(g, f), .carries = 1, .xs = 1, .length = length, .reversed = v & 1, .result = v / 2 % 2});
+}
+
 static ir_ref build(ir_graph *g, ir_op op, tt_dtype t, int v) {
   const ir_op_info *info = &ir_ops[op];
   if (info->ew || op == IR_select) return elementwise(g, op, t, v);
@@ -226,6 +238,7 @@ static ir_ref build(ir_graph *g, ir_op op, tt_dtype t, int v) {
     case IR_argsort: return v < 2 * LINES ? ir_argsort(g, line(g, t, v / 2), lines[v / 2].axis, v & 1) : 0;
     case IR_dynamic_slice: return v == 0 ? ir_dynamic_slice(g, in(g, "a", t, SHAPE(9, 20)), in(g, "b", TT_I64, SHAPE(2)), (int64_t[]){3, 17}) : v == 1 ? ir_dynamic_slice(g, in(g, "a", t, SHAPE(40)), in(g, "b", TT_I64, SHAPE(1)), (int64_t[]){33}) : 0;
     case IR_dynamic_update_slice: return v == 0 ? ir_dynamic_update_slice(g, in(g, "a", t, SHAPE(9, 20)), in(g, "b", t, SHAPE(3, 17)), in(g, "c", TT_I64, SHAPE(2))) : v == 1 ? ir_dynamic_update_slice(g, in(g, "a", t, SHAPE(40)), in(g, "b", t, SHAPE(33)), in(g, "c", TT_I64, SHAPE(1))) : 0;
+    case IR_scan: return v < 8 ? scan(g, t, v) : 0;
     case IR_assign: {
       if (v >= GRID) return 0;
       ir_ref p = ir_param(g, "a", t, s, tt_dtype_in(t, TT_REAL)), b = in(g, "b", t, s);
