@@ -94,14 +94,14 @@ Test(models, lenet) { step_and_gradients("lenet", 8); }
 Test(models, cnn) { step_and_gradients("cnn", 8); }
 Test(models, resnet20) { step_and_gradients("resnet20", 4); }
 /* A hundred batch norms' worth of rounding grows with each step that is large; at its own rate three steps make 1e-16 6e-9. */
-Test(models, mobilenet, .timeout = 240) {
+Test(models, mobilenet, .timeout = 900) {
   model_info info = *model_find("mobilenet");
   info.lr = 1e-3;
   step_and_gradients_of(&info, 4);
 }
-Test(models, unet, .timeout = 240) { step_and_gradients("unet", 2); }
-Test(models, vae, .timeout = 120) { step_and_gradients("vae", 4); }
-Test(models, gan, .timeout = 240) { step_and_gradients("gan", 4); }
+Test(models, unet, .timeout = 900) { step_and_gradients("unet", 2); }
+Test(models, vae, .timeout = 900) { step_and_gradients("vae", 4); }
+Test(models, gan, .timeout = 900) { step_and_gradients("gan", 4); }
 Test(models, capstone) { step_and_gradients("capstone", 4); }
 Test(models, vit) {
   model_info info = *model_find("vit");
@@ -181,10 +181,10 @@ Test(predictions, mlp) { predictions("mlp"); }
 Test(predictions, lenet) { predictions("lenet"); }
 Test(predictions, cnn) { predictions("cnn"); }
 Test(predictions, resnet20) { predictions("resnet20"); }
-Test(predictions, mobilenet, .timeout = 120) { predictions("mobilenet"); }
-Test(predictions, unet, .timeout = 120) { predictions("unet"); }
-Test(predictions, vae, .timeout = 120) { predictions("vae"); }
-Test(predictions, gan, .timeout = 120) { predictions("gan"); }
+Test(predictions, mobilenet, .timeout = 900) { predictions("mobilenet"); }
+Test(predictions, unet, .timeout = 900) { predictions("unet"); }
+Test(predictions, vae, .timeout = 900) { predictions("vae"); }
+Test(predictions, gan, .timeout = 900) { predictions("gan"); }
 
 static int kernels_of(const char *name, int64_t batch) {
   const model_info *info = model_find(name);
