@@ -41,6 +41,7 @@ int cli_compile(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
+  if (info->sample || (info->pixels && cli_has(a, "train"))) return cli_usage(a, "what draws noise, and training by labels of pixels, are not compiled ahead of time: no vae or gan, and unet to predict alone");
   const char *folder = cli_get(a, "output", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
   char list[200];
   int n = read_cpus(a, list, sizeof list, cpus, 4);

@@ -27,10 +27,8 @@ static bool print_token(void *user, int32_t id) {
   return fflush(stdout) == 0 && !interrupted;
 }
 
-static tt_status generate(const cli_args *a, tt_model *m, tt_tokenizer *tokenizer, tt_generate_options *o, tt_error *err) {
-  const char *prompt = cli_get(a, "prompt", ""), *folder = cli_get(a, "checkpoint", "");
-  char path[4096];
-  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
+static tt_status generate(const cli_args *a, const char *path, tt_model *m, tt_tokenizer *tokenizer, tt_generate_options *o, tt_error *err) {
+  const char *prompt = cli_get(a, "prompt", "");
   int32_t *ids = NULL;
   int64_t n;
   tt_status status = tt_tokenizer_encode(tokenizer, prompt, strlen(prompt), &ids, &n, err);
@@ -55,6 +53,8 @@ int cli_generate(const cli_args *a) {
   if (!info->context || info->masked > 0) return cli_usage(a, "the model makes no text; gpt and gpt2 do");
   if (!cli_has(a, "checkpoint")) return cli_usage(a, "--checkpoint is missing");
   if (!cli_get(a, "prompt", "")[0]) return cli_usage(a, "--prompt is missing or empty: give the text that is to be continued");
+  char path[4096];
+  if (snprintf(path, sizeof path, "%s/checkpoint.safetensors", cli_get(a, "checkpoint", "")) >= (int)sizeof path) return cli_usage(a, "the name of --checkpoint is too long");
   int64_t seed;
   tt_generate_options o = {0};
   if (!cli_target(a) || !cli_int(a, "max-new-tokens", 0, 1, &o.max_new_tokens) || !cli_double(a, "temperature", 1, &o.temperature) || !cli_int(a, "top-k", 0, 1, &o.top_k) ||
@@ -66,7 +66,7 @@ int cli_generate(const cli_args *a) {
   if (!tokenizer) return cli_fail(&err);
   model_config arg = {.classes = tt_tokenizer_size(tokenizer)};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (m) generate(a, m, tokenizer, &o, &err);
+  if (m) generate(a, path, m, tokenizer, &o, &err);
   bool wrongly = !m && !err.status;
   tt_model_free(m);
   tt_tokenizer_free(tokenizer);

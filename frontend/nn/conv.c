@@ -137,7 +137,8 @@ static tt_val layer(tt_here here, tt_val x, const char *op, int n_spatial, const
     WRONG("use tt_cast to make it f32", "%s takes real numbers, not %s", name, tt_dtype_name(tt_dtype_of(x)));
   int64_t groups = or_one(o.groups), channels = tt_dim(x, 1), k[3], fan_in;
   each(k, n_spatial, kernel, o.kernels);
-  if (groups < 1 || channels % groups || out % groups || !sane(out))
+  if (!sane(out)) WRONG("give at least one channel, and not more than memory holds", "%s makes %lld channels", name, (long long)out);
+  if (groups < 1 || channels % groups || out % groups)
     WRONG("both must be multiples of the number of groups", "%lld groups do not divide %lld channels into %lld", (long long)groups,
           (long long)channels, (long long)out);
   tt_shape s = transposes ? TT_SHAPE(channels, out / groups) : TT_SHAPE(out, channels / groups);

@@ -139,6 +139,7 @@ tt_tokenizer *tt_tokenizer_load(const char *dir, tt_error *err) {
 tt_status tt_tokenizer_save(const tt_tokenizer *t, const char *dir, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
+  tt_status status = TT_OK;
   char path[4096], *merges = NULL, *vocab = NULL;
   size_t bytes = 0;
   alphabet a;
@@ -158,15 +159,15 @@ tt_status tt_tokenizer_save(const tt_tokenizer *t, const char *dir, tt_error *er
     free(left), free(right);
   }
   if (f && fclose(f)) ok = false;
-  if (!ok || !(vocab = json_dumps(tokens, JSON_ENSURE_ASCII))) tt_fail(err, TT_NO_MEMORY, "error: no memory for a tokenizer's files\n  at %s\n  fix: free memory", dir);
+  if (!ok || !(vocab = json_dumps(tokens, JSON_ENSURE_ASCII))) status = tt_fail(err, TT_NO_MEMORY, "error: no memory for a tokenizer's files\n  at %s\n  fix: free memory", dir);
   json_decref(tokens);
   if (vocab) {
     snprintf(path, sizeof path, "%s/vocab.json", dir);
-    if (rt_write_file(path, vocab, strlen(vocab), err) == TT_OK) {
+    if ((status = rt_write_file(path, vocab, strlen(vocab), err)) == TT_OK) {
       snprintf(path, sizeof path, "%s/merges.txt", dir);
-      rt_write_file(path, merges, bytes, err);
+      status = rt_write_file(path, merges, bytes, err);
     }
   }
   free(vocab), free(merges);
-  return err->status;
+  return status;
 }

@@ -31,11 +31,11 @@ static void bind(side *s, const char *name, tt_dtype t, const void *data) {
   tt_tensor_free(x);
 }
 
-/* Largest difference as a share of the largest value, but at least 1e-5: the gradient of a bias whose channel a norm centres next is 0 but for rounding. */
-static double difference(tt_tensor *a, tt_tensor *b) {
+/* Largest difference as a share of the largest value, of `least` at least. */
+static double difference(tt_tensor *a, tt_tensor *b, double least) {
   tt_shape s = tt_tensor_shape(a);
   const double *p = tt_tensor_data(a), *q = tt_tensor_data(b);
-  double most = 0, largest = 1e-5;
+  double most = 0, largest = least;
   for (int64_t i = 0; i < tt_shape_count(&s); i++) {
     double d = fabs(p[i] - q[i]);
     if (!(d <= most)) most = isnan(d) ? INFINITY : d;
@@ -44,7 +44,7 @@ static double difference(tt_tensor *a, tt_tensor *b) {
   return most / largest;
 }
 
-static void step_and_gradients_of(const model_info *info, int64_t batch) {
+static void step_and_gradients_of(const model_info *info, int64_t batch, double least) {
   const char *name = info->name;
   model_config config = {.classes = 10};
   side jit = make(info, &config, "jit", batch), interp = make(info, &config, "interp", batch);
@@ -66,7 +66,7 @@ static void step_and_gradients_of(const model_info *info, int64_t batch) {
     for (uint32_t i = 0; i < jit.program->n_slots; i++) {
       const rt_slot *s = &jit.program->slots[i];
       if (s->kind != RT_OUTPUT || s->dtype != TT_F64) continue;
-      double d = difference(rt_bound(jit.run, s->name), rt_bound(interp.run, s->name));
+      double d = difference(rt_bound(jit.run, s->name), rt_bound(interp.run, s->name), least);
       cr_assert_lt(d, 1e-9, "%s, step %d: %s differs by %g of its largest", name, (int)step, s->name, d);
       if (d > worst) worst = d;
     }
@@ -75,7 +75,7 @@ static void step_and_gradients_of(const model_info *info, int64_t batch) {
   for (int i = 0; i < rt_params_count(p); i++) {
     rt_param *a = rt_params_at(p, i), *b = rt_params_find(q, a->name);
     cr_assert(b, "the interpreter has no %s", a->name);
-    double d = difference(a->tensor, b->tensor);
+    double d = difference(a->tensor, b->tensor, least);
     cr_assert_lt(d, 1e-9, "%s: %s after three steps differs by %g of its largest", name, a->name, d);
   }
   printf("TABLE %-10s step, gradients and parameters over 3 steps: JIT = interpreter to %.1e (bar 1e-9)\n", name, worst);
@@ -84,7 +84,7 @@ static void step_and_gradients_of(const model_info *info, int64_t batch) {
   for (int k = 0; k < 2; k++) rt_instance_free(both[k]->run), rt_program_free(both[k]->program), tt_model_free(both[k]->model);
 }
 
-static void step_and_gradients(const char *name, int64_t batch) { step_and_gradients_of(model_find(name), batch); }
+static void step_and_gradients(const char *name, int64_t batch) { step_and_gradients_of(model_find(name), batch, 1e-6); }
 
 /* The interpreter needs a minute for a step of the whole one. */
 static tt_val small_vit(tt_val x, void *arg) { return model_vit_of(x, &(vit_config){.patch = 8, .width = 24, .depth = 2, .heads = 3, .head = 12, .classes = ((model_config *)arg)->classes}); }
@@ -93,11 +93,12 @@ Test(models, mlp) { step_and_gradients("mlp", 16); }
 Test(models, lenet) { step_and_gradients("lenet", 8); }
 Test(models, cnn) { step_and_gradients("cnn", 8); }
 Test(models, resnet20) { step_and_gradients("resnet20", 4); }
-/* A hundred batch norms' worth of rounding grows with each step that is large; at its own rate three steps make 1e-16 6e-9. */
+/* A hundred batch norms' worth of rounding grows with each step that is large; at its own rate three steps make 1e-16 6e-9. What shifts all of a channel before
+ * the next norm (block0.project.bn.bias) has the gradient 0 but for 3e-15 of rounding. */
 Test(models, mobilenet, .timeout = 900) {
   model_info info = *model_find("mobilenet");
   info.lr = 1e-3;
-  step_and_gradients_of(&info, 4);
+  step_and_gradients_of(&info, 4, 1e-5);
 }
 Test(models, unet, .timeout = 900) { step_and_gradients("unet", 2); }
 Test(models, vae, .timeout = 900) { step_and_gradients("vae", 4); }
@@ -106,7 +107,7 @@ Test(models, capstone) { step_and_gradients("capstone", 4); }
 Test(models, vit) {
   model_info info = *model_find("vit");
   info.function = small_vit;
-  step_and_gradients_of(&info, 3);
+  step_and_gradients_of(&info, 3, 1e-6);
 }
 
 static double *param(side *s, const char *name) { return tt_tensor_data(rt_params_find(tt_model_params(s->model), name)->tensor); }
@@ -170,7 +171,7 @@ static void predictions(const char *name) {
     }
     tt_tensor *wide[2] = {tt_tensor_cast(y[0], TT_F64, &err), tt_tensor_cast(y[1], TT_F64, &err)};
     cr_assert(wide[0] && wide[1], "%s", err.message);
-    double d = difference(wide[0], wide[1]);
+    double d = difference(wide[0], wide[1], 1e-6);
     cr_expect_lt(d, cases[i].most, "%s of %d: JIT and interpreter differ by %g of the largest", name, (int)cases[i].batch, d);
     for (int k = 0; k < 2; k++) tt_tensor_free(y[k]), tt_tensor_free(wide[k]), tt_model_free(m[k]);
     tt_tensor_free(x);
