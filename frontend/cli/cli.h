@@ -47,9 +47,9 @@ char *cli_read_file(const char *path, size_t *length, tt_error *err);
 bool cli_write(const char *path, const char *text, tt_error *err);      /* NULL or "-": standard output */
 
 int cli_train(const cli_args *a), cli_eval(const cli_args *a), cli_sample(const cli_args *a), cli_dump(const cli_args *a), cli_run(const cli_args *a), cli_opt(const cli_args *a);
-int cli_plan(const cli_args *a), cli_tune(const cli_args *a), cli_bench(const cli_args *a), cli_selftest(const cli_args *a), cli_ops(const cli_args *a), cli_info(const cli_args *a), cli_cache(const cli_args *a), cli_compile(const cli_args *a), cli_generate(const cli_args *a);
+int cli_plan(const cli_args *a), cli_tune(const cli_args *a), cli_bench(const cli_args *a), cli_selftest(const cli_args *a), cli_ops(const cli_args *a), cli_info(const cli_args *a), cli_cache(const cli_args *a), cli_compile(const cli_args *a), cli_generate(const cli_args *a), cli_tokenize(const cli_args *a);
 extern const char cli_bench_about[];
 extern const cli_option cli_train_options[], cli_eval_options[], cli_sample_options[], cli_dump_options[], cli_run_options[], cli_opt_options[], cli_plan_options[], cli_tune_options[], cli_bench_options[],
-    cli_selftest_options[], cli_info_options[], cli_compile_options[], cli_generate_options[], cli_no_options[];
+    cli_selftest_options[], cli_info_options[], cli_compile_options[], cli_generate_options[], cli_tokenize_options[], cli_no_options[];
 
 #endif

@@ -153,7 +153,8 @@ tt_tokenizer *tok_train_characters(const uint8_t *text, size_t bytes, tt_error *
     else seen[code / 8] |= (uint8_t)(1 << code % 8);
   }
   for (uint32_t c = 0; c < CODES && ok; c++)
-    if (seen[c / 8] >> c % 8 & 1) ok = tok_add(t, character, utf8(c, character), err);
+    if (!seen[c / 8]) c |= 7;
+    else if (seen[c / 8] >> c % 8 & 1) ok = tok_add(t, character, utf8(c, character), err);
   for (int c = 0x80; c < 256 && ok; c++)
     if (stray[c]) ok = tok_add(t, &(uint8_t){(uint8_t)c}, 1, err);
   free(seen);

@@ -8,6 +8,7 @@
 
 #include "../../runtime/data/tokenizer.h"
 #include "files.h"
+#include "tests/fuzz/tokenizer_fuzz.c"
 
 static const char story[] = "It's the cat's hat; they'll wear it, won't they? The cat sat on the mat.  The mat was flat, that was that.\n\n"
                             "Caf\xc3\xa9 na\xc3\xafve \xe4\xbd\xa0\xe5\xa5\xbd 123 4567 the cat the hat the mat";
@@ -153,6 +154,35 @@ Test(tokens, gpt2_layout) {
     cr_expect_null(tt_tokenizer_parse("here", bad[i].vocab, strlen(bad[i].vocab), bad[i].merges, strlen(bad[i].merges), &err));
     cr_expect(strstr(err.message, bad[i].says) && strstr(err.message, "\n  fix: "), "case %zu: %s", i, err.message);
   }
+}
+
+/* The fuzzing target over two sets of files with a text each, cut anywhere, and changed at random. */
+Test(tokens, any_bytes_as_files, .timeout = 60) {
+  static const char gpt2[] = "{\"t\": 0, \"h\": 1, \"e\": 2, \"\\u0120\": 3, \"\\u0120t\": 4, \"he\": 5, \"\\u0120the\": 6, \"<|endoftext|>\": 7}\0#version: 0.2\n\xc4\xa0 t\r\nh e\n\xc4\xa0t he\n\0the the tthe  hhee";
+  static const char characters[] = "{\"a\":0,\"\\u00c3\\u00a9\":1,\"\\u0120\":2}\0\0a\xc3\xa9 a";
+  static const struct { const char *files; size_t n; } corpus[] = {{gpt2, sizeof gpt2 - 1}, {characters, sizeof characters - 1}};
+  static const char *const pieces[] = {"\"", "{}", ", ", "\"he\": 5", "\\u0120", "\\ud800", "\n", " ", "h e\n", "\xc4\xa0", "\xe4\xbd\xa0", "-1", "1e9", "99999999999"};
+  uint64_t next = 0;
+#define RANDOM(n) (tt_random_word(11, 0, 0, next++) % (uint32_t)(n))
+  for (size_t c = 0; c < sizeof corpus / sizeof *corpus; c++) {
+    size_t n = corpus[c].n;
+    for (size_t i = 0; i <= n; i++) LLVMFuzzerTestOneInput((const uint8_t *)corpus[c].files, i);
+    for (int round = 0; round < 2000; round++) {
+      char text[1000];
+      size_t m = n;
+      memcpy(text, corpus[c].files, n);
+      for (size_t k = 1 + RANDOM(3); k > 0; k--) {
+        const char *piece = pieces[RANDOM(sizeof pieces / sizeof *pieces)];
+        size_t at = RANDOM(m), length = 1 + RANDOM(8), room = strlen(piece), kind = RANDOM(3);
+        if (at + length > m) length = m - at;
+        if (kind == 0) text[at] = (char)RANDOM(256);
+        else if (kind == 1 && m > length) memmove(text + at, text + at + length, m - at - length), m -= length;                  /* cut */
+        else memmove(text + at + room, text + at, m - at), memcpy(text + at, piece, room), m += room;
+      }
+      LLVMFuzzerTestOneInput((const uint8_t *)text, m);
+    }
+  }
+#undef RANDOM
 }
 
 /* -- Windows --------------------------------------------------------------------------------------------------------------------- */
