@@ -66,7 +66,7 @@ TT_API tt_val tt_distillation_at(tt_here, tt_val student, tt_val teacher, double
 #define tt_nt_xent(a, b, temperature) tt_nt_xent_at(TT_HERE, a, b, temperature)
 #define tt_distillation(student, teacher, temperature, r) tt_distillation_at(TT_HERE, student, teacher, temperature, r)
 
-/* -- Metrics of a batch, as values of the graph; tt_test and the trainer measure whole data sets (tt_metrics) ------------ */
+/* -- Metrics of a batch, as values of the graph; tt_test and the trainer measure whole data sets: tt_metrics in runtime.h ------------ */
 
 /* x [N,C] or [N,C,*D]: scores; y: integer labels [N] or [N,*D]. Labels outside of 0 .. C-1 are never right. */
 TT_API tt_val tt_topk_correct_at(tt_here, tt_val x, tt_val y, int64_t k);      /* i64[]: how many labels are among the k largest; of equal scores the first come first; NaN is no right answer */

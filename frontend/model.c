@@ -183,8 +183,9 @@ static tt_val correct(tt_val prediction, tt_val y) {
 }
 
 /* Of x: integers [B,T], the prediction is [B,T,classes] and y [B,T]: the mean over all labels but -1. */
-static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, tt_labels labels) {
+static void trace_tokens(tt_model *m, tt_trace *t, tt_val x, tt_labels labels, bool scores) {
   tt_val out = m->function(x, m->arg), y = labels ? tt_input(t, "y", TT_I32, tt_shape_of(x)) : x;
+  if (labels && scores) tt_output(t, "scores", out);
   if (!labels) tt_output(t, "logits", out);
   else if (trace_is(t->loss)) tt_output(t, "loss", t->loss);
   else if (m->loss) tt_output(t, "loss", m->loss(out, y, m->arg));
@@ -241,15 +242,13 @@ static tt_status take_warnings(tt_model *m, const tt_trace *t, tt_error *err) {
   return TT_OK;
 }
 
-tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, ir_graph **graph, tt_error *err) {
-  tt_error own = {0};
-  if (!err) err = &own;
+static tt_status trace_model(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, bool scores, ir_graph **graph, tt_error *err) {
   *graph = NULL;
   tt_trace *t = tt_trace_new(m->name, training);
   if (!t) return tt_fail(err, TT_NO_MEMORY, "error: no memory for a trace\n  at the trace of %s\n  fix: free memory", m->name);
   tt_val in = tt_input(t, "x", dtype, *x);
   bool tokens = x->rank == 2 && tt_dtype_in(dtype, TT_INT);
-  if (tokens) trace_tokens(m, t, in, labels);
+  if (tokens) trace_tokens(m, t, in, labels, scores && !training);
   else trace_outputs(m, t, in, labels, training);
   tt_status status = tt_trace_finish(t, graph, err);
   if (status == TT_OK) status = join(m, t, err);
@@ -260,6 +259,11 @@ tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labe
   }
   tt_trace_free(t);
   return status;
+}
+
+tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, ir_graph **graph, tt_error *err) {
+  tt_error own = {0};
+  return trace_model(m, dtype, x, labels, training, false, graph, err ? err : &own);
 }
 
 tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t *capacity, tt_error *err) {
@@ -342,7 +346,7 @@ tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_la
   if (!o.n_threads) o.n_threads = m->n_threads;
   ir_graph *g;
   *program = NULL;
-  tt_status status = tt_model_trace(m, dtype, x, labels, o.train, &g, err);
+  tt_status status = trace_model(m, dtype, x, labels, o.train, o.scores, &g, err);
   if (status != TT_OK) return status;
   if ((status = warn_of_statistics(m, g, &o, err)) == TT_OK) status = tt_compile(g, &o, program, err);
   ir_graph_free(g);

@@ -162,6 +162,7 @@ typedef struct {
   bool collect;
   int64_t memory_budget;           /* > 0: the most bytes that a run may need, tensors and scratch of n_threads included (0: the default team);
                                       values are computed again instead of kept where that is needed. An error names the least it can reach */
+  bool scores;                     /* of a model of tokens, evaluation with labels: its prediction [B,T,classes] is an output too, "scores", for metrics */
   bool gradients;                  /* every parameter's gradient is also an output, "grad.NAME" */
   void (*watch)(void *user, const char *pass, const struct ir_graph *g, double milliseconds);     /* after every pass */
   /* After every kernel, by one thread at a time, which may be any: the done-th of total; milliseconds of lowering, LLVM IR and machine code; cached: its
@@ -235,6 +236,7 @@ typedef struct {
   double clip_norm;
   int64_t memory_budget;           /* of the training step, as in tt_compile_options */
   uint64_t seed;                   /* of shuffling, augmentation, dropout */
+  tt_metrics *metrics;             /* measured of the test part at the end of each epoch, logged as test_NAME; borrowed, and keeps what was measured last. NULL: none */
   tt_augment augment;              /* of the training part; mixup and cutmix: the loss is given labels of real type, [B, classes] */
   const char *log, *checkpoint;    /* JSON lines; folder */
   int64_t checkpoint_every;        /* steps; 0: each epoch */
@@ -247,8 +249,8 @@ typedef struct {
 } tt_train_options;
 /* Trains the model on the data set's training part and evaluates it on all of the test part. result may be NULL. */
 TT_API tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result, tt_error *err);
-/* Loss and accuracy over all of `test`, in batches (0: 64). */
-TT_API tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_eval_result *result, tt_error *err);
+/* Loss and accuracy over all of `test`, in batches (0: 64), and metrics (NULL: none) that it says. */
+TT_API tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_metrics *metrics, tt_eval_result *result, tt_error *err);
 
 #include "generate.h"
 

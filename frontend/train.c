@@ -56,7 +56,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
     return tt_fail(err, TT_INVALID, "error: no data to train on\n  at tt_train\n  fix: set data to a set and its folder, \"mnist:DIR\"");
   if (o->data && (!(p->train = tt_dataset_open(o->data, true, err)) || !(p->test = tt_dataset_open(o->data, false, err)))) return err->status;
   tt_fit_options f = {.params = tt_model_params(m), .team = tt_model_team(m, err), .train = p->train ? p->train : o->train,
-                      .test = p->test ? p->test : o->test,
+                      .test = p->test ? p->test : o->test, .metrics = o->metrics,
                       .epochs = o->epochs ? o->epochs : 1, .max_steps = o->max_steps, .seed = o->seed, .log = o->log, .checkpoint = o->checkpoint,
                       .averages = o->ema > 0, .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
@@ -80,7 +80,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
     f.collect = p->collect, f.accumulate = accumulate;
   }
   if (f.test) {
-    tt_compile_options e = {.watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
+    tt_compile_options e = {.scores = o->metrics, .watch = o->watch, .kernel = o->kernel, .user = o->user, .stop = o->stop};
     if ((status = compile_for(m, f.test, batch, false, &e, &p->eval, err)) != TT_OK) return status;
     f.eval = p->eval;
   }
@@ -110,14 +110,14 @@ tt_status tt_train(tt_model *m, const tt_train_options *o, tt_fit_result *result
   return status;
 }
 
-tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_eval_result *result, tt_error *err) {
+tt_status tt_test(tt_model *m, const tt_dataset *test, int64_t batch, tt_metrics *metrics, tt_eval_result *result, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
   if (!batch) batch = 64;
   rt_program *eval = NULL;
   rt_team *team = tt_model_team(m, err);
-  tt_status status = team ? compile_for(m, test, batch, false, NULL, &eval, err) : err->status;
-  if (status == TT_OK) status = tt_evaluate(eval, tt_model_params(m), team, test, batch, false, result, err);
+  tt_status status = team ? compile_for(m, test, batch, false, &(tt_compile_options){.scores = metrics}, &eval, err) : err->status;
+  if (status == TT_OK) status = tt_evaluate(eval, tt_model_params(m), team, test, batch, false, metrics, result, err);
   rt_program_free(eval);
   return status;
 }

@@ -129,6 +129,7 @@ typedef struct {
   int64_t n_tokens, context;
   double masked;                   /* > 0: the share of tokens that is to be guessed; the others have the label -1. The last class stands for what is hidden */
   bool pixel_labels;               /* labels [n,H,W], one of each pixel; else [n] */
+  const char *const *class_names;  /* [n_classes]; NULL: they have numbers alone */
 } tt_dataset;
 TT_API tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err);
 TT_API void tt_dataset_free(tt_dataset *d);
@@ -222,8 +223,25 @@ TT_API const char *tt_schedule_name(int i);          /* NULL behind the last */
 TT_API bool rt_schedule_wants_total(const tt_schedule *s);   /* its rates follow from the length of training */
 tt_status rt_schedule_check(const tt_schedule *s, tt_error *err);
 
+/* metrics.c: what is measured of a data set beside loss and accuracy, every label once; labels of a text that do not count are left out. names: some of "top1, top5, perplexity,
+ * confusion"; another one is an error. The object keeps what the last evaluation gave. One of scores alone: the model must give [B,classes], [B,classes,H,W] with labels of pixels, or
+ * [B,T,classes] of a text, as logits or log-probabilities. */
+enum { TT_METRICS = 4 };
+typedef struct tt_metrics tt_metrics;
+TT_API tt_metrics *tt_metrics_new(const char *names, tt_error *err);
+TT_API void tt_metrics_free(tt_metrics *m);
+TT_API const char *tt_metrics_name(int i);                                                 /* NULL behind the last */
+/* top1, top5: the share of labels that are among the 1 or 5 largest scores (of equal ones the first come first; NaN is no right answer); perplexity: exp of the labels' mean negative
+ * log-likelihood. NaN: not asked for (m NULL: nothing is), not measured yet, or no number. */
+TT_API double tt_metrics_value(const tt_metrics *m, const char *name);
+TT_API const int64_t *tt_metrics_confusion(const tt_metrics *m, int64_t *classes);         /* [classes, classes]: row: label; column: the largest score; borrowed; NULL: not asked for, not measured yet */
+TT_API int tt_metrics_text(const tt_metrics *m, char *text, size_t size);                  /* "  top1 56.20%  perplexity 4.21": those that are numbers; as snprintf. NULL: none */
+tt_status rt_metrics_begin(tt_metrics *m, int64_t classes, tt_error *err);
+double *rt_metrics_scores(tt_metrics *m);                                                  /* [classes]: to be filled for each label before rt_metrics_add */
+void rt_metrics_add(tt_metrics *m, int64_t label);                                         /* 0 <= label < classes */
+
 /* train.c: data -> step -> metrics -> checkpoint. step: inputs x, y, lr: f64[], step: i64[], seed: u64[] (those it has); output "loss" f32[] or f64[]
- * (and "correct" i64[], when it has it). eval: inputs x, y; outputs "logits" [B, classes] and "loss" are used when they exist. */
+ * (and "correct" i64[], when it has it). eval: inputs x, y; outputs "logits" [B, classes] and "loss" are used when they exist, "scores" for accuracy and metrics. */
 typedef struct {
   const rt_program *step, *eval;
   const rt_program *collect;       /* with accumulate > 1: run for all batches of an update but the last */
@@ -234,6 +252,7 @@ typedef struct {
   const tt_dataset *train, *test;
   tt_loader_options loader;
   tt_schedule schedule;
+  tt_metrics *metrics;             /* measured with each evaluation, and logged as test_NAME; NULL: none */
   int64_t epochs, max_steps;       /* max_steps 0: no limit */
   uint64_t seed;
   const char *log;                 /* JSON lines; NULL: none */
@@ -250,7 +269,7 @@ typedef struct {
 typedef struct { double loss, train_accuracy, test_loss, test_accuracy, seconds, samples_per_second; int64_t epochs, steps; } tt_fit_result;
 TT_API tt_status tt_fit(const tt_fit_options *o, tt_fit_result *r, tt_error *err);
 typedef struct { double loss, accuracy; int64_t samples, correct; } tt_eval_result;
-TT_API tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_eval_result *r, tt_error *err);
+TT_API tt_status tt_evaluate(const rt_program *eval, rt_params *params, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_metrics *metrics, tt_eval_result *r, tt_error *err);
 
 /* Where a training run stands. */
 typedef struct {
@@ -262,9 +281,9 @@ typedef struct {
 } rt_position;
 
 /* evaluate.c: accuracy and mean loss over every sample once. With "logits" the loss is the cross-entropy of them, else the program's
- * "loss"; accuracy is of "logits" or "scores" [B, classes], NaN without. */
+ * "loss"; accuracy and metrics (NULL: none) are of "logits" or "scores": [B, classes], [B, classes, H, W] or, of a text, [B, T, classes]; NaN, or an error, without. */
 typedef struct rt_evaluator rt_evaluator;
-rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool averages, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_error *err);
+rt_evaluator *rt_evaluator_new(const rt_program *eval, rt_params *params, bool averages, rt_team *team, const tt_dataset *test, int64_t batch, bool flatten, tt_metrics *metrics, tt_error *err);
 tt_status rt_evaluator_run(rt_evaluator *e, volatile int *stop, tt_eval_result *r, tt_error *err);
 void rt_evaluator_free(rt_evaluator *e);
 
@@ -272,7 +291,7 @@ void rt_evaluator_free(rt_evaluator *e);
 typedef struct rt_log rt_log;
 rt_log *rt_log_open(const char *path, int64_t resume_step, tt_error *err);                  /* -1: a new file; else what is of steps from resume_step on is dropped */
 tt_status rt_log_step(rt_log *g, const rt_position *at, double loss, double lr, double samples_per_second, tt_error *err);   /* at: after the step */
-tt_status rt_log_epoch(rt_log *g, const rt_position *at, const tt_fit_result *r, tt_error *err);
+tt_status rt_log_epoch(rt_log *g, const rt_position *at, const tt_fit_result *r, const tt_metrics *metrics, tt_error *err);     /* metrics NULL: none */
 void rt_log_close(rt_log *g);
 
 /* checkpoint.c */

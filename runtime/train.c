@@ -167,13 +167,14 @@ static tt_status measure(fit *f, double seconds) {
     f->r->test_loss = e.loss;
     f->r->test_accuracy = e.accuracy;
   }
-  tt_status status = f->steps_done ? rt_log_epoch(f->log, &f->at, f->r, f->err) : TT_OK;
+  tt_status status = f->steps_done ? rt_log_epoch(f->log, &f->at, f->r, f->eval ? f->o->metrics : NULL, f->err) : TT_OK;
   if (status != TT_OK || !f->o->report) return status;
-  char line[400], train[40] = "", test[80] = "";
+  char line[500], train[40] = "", test[80] = "", metrics[100] = "";
   percent_text(train, sizeof train, "accuracy", f->r->train_accuracy);
   int n = f->eval ? snprintf(test, sizeof test, "  test loss %.4f", f->r->test_loss) : 0;
   if (f->eval) percent_text(test + n, sizeof test - (size_t)n, "accuracy", f->r->test_accuracy);
-  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 "  loss %.4f%s%s  %.0f %s/s  %.1f s", f->at.epoch + (f->at.batch > 0), f->o->epochs, f->r->loss, train, test, f->r->samples_per_second, tt_dataset_samples(f->o->train), seconds);
+  if (f->eval) tt_metrics_text(f->o->metrics, metrics, sizeof metrics);
+  snprintf(line, sizeof line, "epoch %" PRId64 "/%" PRId64 "  loss %.4f%s%s%s  %.0f %s/s  %.1f s", f->at.epoch + (f->at.batch > 0), f->o->epochs, f->r->loss, train, test, metrics, f->r->samples_per_second, tt_dataset_samples(f->o->train), seconds);
   f->o->report(f->o->user, line, false);
   return TT_OK;
 }
@@ -296,6 +297,7 @@ static tt_status prepare(fit *f) {
   if (o->resume && !o->checkpoint) return tt_fail(f->err, TT_INVALID, "error: nothing to resume from\n  at tt_fit\n  fix: give the checkpoint folder");
   if (rt_schedule_check(&o->schedule, f->err) != TT_OK) return f->err->status;
   if (rt_schedule_wants_loss(&o->schedule) && (!o->eval || !o->test)) return tt_fail(f->err, TT_INVALID, "error: schedule %s follows the test loss, but nothing is tested\n  at tt_fit\n  fix: give test data, or use another schedule", o->schedule.name);
+  if (o->metrics && (!o->eval || !o->test)) return tt_fail(f->err, TT_INVALID, "error: metrics are asked for, but nothing is tested\n  at tt_fit\n  fix: give test data");
   if (o->resume) {
     if (rt_checkpoint_load(o->checkpoint, o->params, &f->at, f->err) != TT_OK) return f->err->status;
     if (f->at.seed != o->seed) return tt_fail(f->err, TT_INVALID, "error: the checkpoint's seed is %" PRIu64 ", this run's %" PRIu64 "\n  at %s\n  fix: resume with the same seed", f->at.seed, o->seed, o->checkpoint);
@@ -312,7 +314,7 @@ static tt_status prepare(fit *f) {
   if (o->eval && o->test) {                              /* its batch is what the program was compiled for */
     int x = rt_slot_find(o->eval, "x");
     if (x < 0 || o->eval->slots[x].shape.rank < 1) return tt_fail(f->err, TT_INVALID, "error: the evaluation program takes no batch called x\n  at its inputs\n  fix: let it take x: f32[batch, ...]");
-    if (!(f->eval = rt_evaluator_new(o->eval, o->params, o->averages, o->team, o->test, o->eval->slots[x].shape.dim[0], o->loader.flatten, f->err))) return f->err->status;
+    if (!(f->eval = rt_evaluator_new(o->eval, o->params, o->averages, o->team, o->test, o->eval->slots[x].shape.dim[0], o->loader.flatten, o->metrics, f->err))) return f->err->status;
   }
   if (o->log && !(f->log = rt_log_open(o->log, o->resume ? f->at.step : -1, f->err))) return f->err->status;
   return TT_OK;

@@ -1,7 +1,7 @@
 /* train_log.c: what training did, a JSON object a line, for programs to read:
  *
  *   {"epoch":0,"step":12,"loss":1.93,"lr":0.1,"samples_per_second":40210.5}
- *   {"epoch":0,"steps":390,"train_loss":1.41,"train_accuracy":0.48,"test_loss":1.2,"test_accuracy":0.56,"seconds":4.2}
+ *   {"epoch":0,"steps":390,"train_loss":1.41,"train_accuracy":0.48,"test_loss":1.2,"test_accuracy":0.56,"seconds":4.2,"test_top5":0.97,"test_confusion":[[812,3],[17,790]]}
  *
  * A run that goes on from a checkpoint takes back the lines of the steps that it does again, so that every step is there once. */
 #define _GNU_SOURCE
@@ -85,8 +85,33 @@ tt_status rt_log_step(rt_log *g, const rt_position *at, double loss, double lr, 
   return write_line(g, json_pack("{s:I, s:I, s:o, s:o, s:o}", "epoch", (json_int_t)at->epoch, "step", (json_int_t)at->step - 1, "loss", number(loss), "lr", number(lr), "samples_per_second", number(samples_per_second)), err);
 }
 
-tt_status rt_log_epoch(rt_log *g, const rt_position *at, const tt_fit_result *r, tt_error *err) {
+/* Row by row; NULL: there is none, or no memory. */
+static json_t *matrix(const int64_t *v, int64_t n) {
+  json_t *rows = v ? json_array() : NULL;
+  for (int64_t i = 0; i < n; i++) {
+    json_t *row = json_array();
+    for (int64_t j = 0; j < n; j++) json_array_append_new(row, json_integer(v[i * n + j]));
+    json_array_append_new(rows, row);
+  }
+  return rows;
+}
+
+static void add_metrics(json_t *line, const tt_metrics *m) {
+  for (int i = 0; i < TT_METRICS; i++) {
+    char key[40];
+    int64_t n;
+    double v = tt_metrics_value(m, tt_metrics_name(i));
+    const int64_t *confusion = tt_metrics_confusion(m, &n);
+    bool is_matrix = !strcmp(tt_metrics_name(i), "confusion");
+    snprintf(key, sizeof key, "test_%s", tt_metrics_name(i));
+    if (is_matrix ? confusion != NULL : !isnan(v)) json_object_set_new(line, key, is_matrix ? matrix(confusion, n) : number(v));
+  }
+}
+
+tt_status rt_log_epoch(rt_log *g, const rt_position *at, const tt_fit_result *r, const tt_metrics *metrics, tt_error *err) {
   if (!g) return TT_OK;
-  return write_line(g, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "epoch", (json_int_t)at->epoch, "steps", (json_int_t)at->step, "train_loss", number(r->loss), "train_accuracy", number(r->train_accuracy),
-                                 "test_loss", number(r->test_loss), "test_accuracy", number(r->test_accuracy), "seconds", number(r->seconds)), err);
+  json_t *line = json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "epoch", (json_int_t)at->epoch, "steps", (json_int_t)at->step, "train_loss", number(r->loss), "train_accuracy", number(r->train_accuracy),
+                           "test_loss", number(r->test_loss), "test_accuracy", number(r->test_accuracy), "seconds", number(r->seconds));
+  if (line && metrics) add_metrics(line, metrics);
+  return write_line(g, line, err);
 }

@@ -15,6 +15,7 @@
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
 #define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files); for unet shape-masks:COUNT; for models of text: a file, a folder with train.txt and val.txt, or sentences:COUNT (drawn)"}
+#define CLI_METRICS {"metrics", "NAME,...", "of all of the test part: some of top1, top5, perplexity, confusion"}
 #define CLI_TOKENS {"tokens", "char|bpe:N|DIR", "of a text: its characters (default), N byte pairs learned from it, or a folder with vocab.json and merges.txt"}
 
 /* A row of the table of models, or NULL after saying which names are valid. */
@@ -29,6 +30,9 @@ bool cli_input(const cli_args *a, const model_info *info, int64_t batch, model_c
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
 const char *cli_products(const cli_args *a);      /* what --dtype and --matmul-precision say, as in tt_compile_options */
 void cli_warnings(const tt_model *m);       /* printed on stderr */
+/* metrics.c: what --metrics names, NULL when it is not given; false: err. What was measured as a table, where there is one. */
+bool cli_metrics(const cli_args *a, tt_metrics **m, tt_error *err);
+void cli_print_metrics(const tt_metrics *m, const cli_data *data);
 /* groups.c: the groups of --groups, in text, which outlives them; what they leave over when the optimizer is muon, and --groups is not given. false: it has been said what is wrong. */
 #define CLI_MUON_GROUPS "ndim!=2: adamw lr_scale=0.1"
 bool cli_groups(const cli_args *a, const char *optimizer, tt_param_group groups[8], char *text, size_t size);

@@ -34,6 +34,7 @@ const cli_option cli_train_options[] = {
   {"augment", "NAME[=X],...", "some of crop=4 (window of the image padded by so much), flip, jitter=0.4 (colours), cutout=8, mixup=0.2, cutmix=1"},
   {"seed", "N", "of weights, shuffling, augmentation and dropout (default 1)"},
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
+  CLI_METRICS,
   {"log", "FILE", "JSON, a line for each step and epoch"},
   {"save", "FILE", "weights as safetensors, at the end"},
   {"checkpoint", "DIR", "all state, as often as --checkpoint-every says"},
@@ -47,6 +48,7 @@ const cli_option cli_train_options[] = {
 const cli_option cli_eval_options[] = {
   CLI_DATA, CLI_TOKENS,
   {"batch-size", "N", "default 64"},
+  CLI_METRICS,
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
@@ -112,8 +114,14 @@ static bool can_write(const char *path, tt_error *err) {
   return false;
 }
 
+static const char *metrics_text(const tt_metrics *m, char text[200]) {
+  tt_metrics_text(m, text, 200);
+  return text;
+}
+
 int cli_train(const cli_args *a) {
   tt_error err = {0};
+  char text[200];
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
@@ -142,11 +150,13 @@ int cli_train(const cli_args *a) {
   if (tt_augment_parse(cli_get(a, "augment", ""), &augment, &err) != TT_OK) return cli_fail(&err), 2;
   if (cli_has(a, "resume") && !cli_has(a, "checkpoint")) return cli_usage(a, "--resume goes with --checkpoint DIR");
 
+  tt_metrics *metrics;
+  if (!cli_metrics(a, &metrics, &err)) return cli_fail(&err), 2;
   cli_data data;
-  if (!cli_data_open(a, info, true, &data, &err)) return cli_fail(&err);
+  if (!cli_data_open(a, info, true, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
   model_config arg = {.classes = data.train->n_classes};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (!m && !err.status) return cli_data_free(&data), 2;
+  if (!m && !err.status) return tt_metrics_free(metrics), cli_data_free(&data), 2;
   tt_fit_result result = {0};
   if (m) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */
@@ -155,7 +165,7 @@ int cli_train(const cli_args *a) {
     tt_train_options o = {
       .train = data.train, .test = data.test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-      .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .log = cli_get(a, "log", NULL),
+      .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .metrics = metrics, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
       .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = watch.times ? cli_watch_pass : NULL, .kernel = cli_watch_kernel, .user = &watch};
     memcpy(o.groups, groups, sizeof groups);
@@ -167,9 +177,11 @@ int cli_train(const cli_args *a) {
     if (folder && data.tokenizer && (status == TT_OK || status == TT_INTERRUPTED)) tt_tokenizer_save(data.tokenizer, folder, &err);
     if (status == TT_OK) {
       printf("%s: %lld steps in %.1f s (%.0f %s/s), loss %.4f, ", info->name, (long long)result.steps, result.seconds, result.samples_per_second, tt_dataset_samples(data.train), result.loss);
-      if (info->sample) printf("test loss %.4f\n", result.test_loss);
-      else if (info->context) printf("test loss %.4f, perplexity %.2f\n", result.test_loss, exp(result.test_loss));
-      else printf("test accuracy %.2f%%\n", 100 * result.test_accuracy);
+      if (info->sample) printf("test loss %.4f", result.test_loss);
+      else if (info->context) printf("test loss %.4f, perplexity %.2f", result.test_loss, exp(result.test_loss));
+      else printf("test accuracy %.2f%%", 100 * result.test_accuracy);
+      printf("%s\n", metrics_text(metrics, text));
+      cli_print_metrics(metrics, &data);
     }
     if ((status == TT_OK || (status == TT_INTERRUPTED && result.steps > 0)) && save) {      /* while compiling, nothing has been trained */
       tt_error save_err = {0};
@@ -178,6 +190,7 @@ int cli_train(const cli_args *a) {
   }
   tt_model_free(m);
   cli_data_free(&data);
+  tt_metrics_free(metrics);
   if (err.status == TT_INTERRUPTED) {
     fprintf(stderr, "%s\n", err.message);
     return 130;
@@ -193,19 +206,25 @@ int cli_eval(const cli_args *a) {
   if (!cli_has(a, "data") && !info->demo) return cli_usage(a, "--data is missing");
   int64_t batch;
   if (!cli_target(a) || !cli_int(a, "batch-size", 64, 1, &batch)) return 2;
+  char text[200];
+  tt_metrics *metrics;
+  if (!cli_metrics(a, &metrics, &err)) return cli_fail(&err), 2;
   cli_data data;
-  if (!cli_data_open(a, info, false, &data, &err)) return cli_fail(&err);
+  if (!cli_data_open(a, info, false, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
   model_config arg = {.classes = data.test->n_classes};
   tt_model *m = cli_model_new(a, info, &arg, &err);
-  if (!m && !err.status) return cli_data_free(&data), 2;
+  if (!m && !err.status) return tt_metrics_free(metrics), cli_data_free(&data), 2;
   tt_eval_result r;
-  if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, data.test, batch, &r, &err) == TT_OK) {
-    if (info->sample) printf("%s: loss %.4f over %lld images\n", info->name, r.loss, (long long)r.samples);
-    else if (info->context) printf("%s: loss %.4f, perplexity %.2f over %lld sequences\n", info->name, r.loss, exp(r.loss), (long long)r.samples);
-    else printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)\n", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
+  if (m && tt_model_load(m, a->words[1], &err) == TT_OK && tt_test(m, data.test, batch, metrics, &r, &err) == TT_OK) {
+    if (info->sample) printf("%s: loss %.4f over %lld images", info->name, r.loss, (long long)r.samples);
+    else if (info->context) printf("%s: loss %.4f, perplexity %.2f over %lld sequences", info->name, r.loss, exp(r.loss), (long long)r.samples);
+    else printf("%s: loss %.4f, accuracy %.2f%% (%lld of %lld)", info->name, r.loss, 100 * r.accuracy, (long long)r.correct, (long long)r.samples);
+    printf("%s\n", metrics_text(metrics, text));
+    cli_print_metrics(metrics, &data);
   }
   if (m) cli_warnings(m);
   tt_model_free(m);
   cli_data_free(&data);
+  tt_metrics_free(metrics);
   return err.status ? cli_fail(&err) : 0;
 }

@@ -51,12 +51,17 @@ static tt_status read_part(const char *name, const char *rest, bool train, bool 
 }
 
 tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
-  static const char *const names[] = {"cifar10", "fashion-mnist", "mnist", "shapes", "shape-masks"};
-  enum { NAMES = sizeof names / sizeof *names, DRAWN = 3 };             /* from there on */
+  static const char *const cifar10[] = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"};
+  static const char *const fashion[] = {"t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"};
+  static const char *const shapes[] = {"ground", "disc", "ring", "square", "frame", "triangle up", "triangle down", "cross", "diagonal cross", "horizontal bar", "vertical bar"};
+  static const struct { const char *name; const char *const *classes; } sets[] = {
+    {"cifar10", cifar10}, {"fashion-mnist", fashion}, {"mnist", NULL}, {"shapes", shapes + 1}, {"shape-masks", shapes},
+  };
+  enum { SETS = sizeof sets / sizeof *sets, DRAWN = 3 };                /* from there on */
   const char *colon = strchr(what, ':');
   int i = 0;
-  while (colon && i < NAMES && !(strlen(names[i]) == (size_t)(colon - what) && !strncmp(names[i], what, strlen(names[i])))) i++;
-  if (!colon || i == NAMES || !colon[1]) {
+  while (colon && i < SETS && !(strlen(sets[i].name) == (size_t)(colon - what) && !strncmp(sets[i].name, what, strlen(sets[i].name)))) i++;
+  if (!colon || i == SETS || !colon[1]) {
     tt_fail(err, TT_INVALID, "error: there is no data set \"%.200s\"\n  at tt_dataset_open\n  fix: use one of cifar10:DIR, mnist:DIR, fashion-mnist:DIR, shapes:COUNT, shape-masks:COUNT", what);
     return NULL;
   }
@@ -66,7 +71,7 @@ tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
   if (!err) err = &local;
   if (!d) tt_fail(err, TT_NO_MEMORY, "error: no memory for a data set\n  at %.200s\n  fix: use a machine with more memory", what);
   bool other = !train || i >= DRAWN;                         /* measured on another set of images than r */
-  if (!d || read_part(names[i], colon + 1, train, false, &r, err) != TT_OK || (other && read_part(names[i], colon + 1, true, true, &training, err) != TT_OK)) {
+  if (!d || read_part(sets[i].name, colon + 1, train, false, &r, err) != TT_OK || (other && read_part(sets[i].name, colon + 1, true, true, &training, err) != TT_OK)) {
     free(d);
     free_images(&r);
     return NULL;
@@ -78,7 +83,7 @@ tt_dataset *tt_dataset_open(const char *what, bool train, tt_error *err) {
     free_images(&training);
     return NULL;
   }
-  *d = (tt_dataset){.name = names[i], .n = r.n, .channels = r.channels, .height = r.height, .width = r.width, .n_classes = r.pixel_labels ? 11 : 10, .pixels = r.pixels, .labels = r.labels, .pixel_labels = r.pixel_labels};
+  *d = (tt_dataset){.name = sets[i].name, .class_names = sets[i].classes, .n = r.n, .channels = r.channels, .height = r.height, .width = r.width, .n_classes = r.pixel_labels ? 11 : 10, .pixels = r.pixels, .labels = r.labels, .pixel_labels = r.pixel_labels};
   measure(d, other ? &training : &r);
   free_images(&training);
   return d;

@@ -454,7 +454,7 @@ static void train(const char *backend) {
   cr_expect(again.loss < r.loss, "the loss went from %g to %g", r.loss, again.loss);
   tt_dataset *test = tt_dataset_open("shapes:640", false, &err);
   tt_eval_result e;
-  cr_assert_eq(tt_test(m, test, 0, &e, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_test(m, test, 0, NULL, &e, &err), TT_OK, "%s", err.message);
   cr_expect_eq(e.samples, test->n);
   cr_expect(fabs(e.accuracy - again.test_accuracy) < 1e-12, "%g and %g", e.accuracy, again.test_accuracy);
   tt_dataset_free(test);
@@ -463,6 +463,118 @@ static void train(const char *backend) {
 
 Test(model, trains_in_the_interpreter) { train("interp"); }
 Test(model, trains_in_the_jit) { train("jit"); }
+
+/* -- Metrics of a data set ----------------------------------------------------------------------------------------------- */
+
+static int label_comes_later(const float *v, int64_t n, int64_t label) {
+  int before = 0;
+  for (int64_t c = 0; c < n; c++) before += v[c] > v[label] || (v[c] == v[label] && c < label);
+  return before;
+}
+
+/* What tt_metrics must say of labels that have been seen one by one. */
+typedef struct { double top1, top5, nll; int64_t n, classes, confusion[64 * 64]; } expected;
+static void see(expected *e, const float *v, int64_t label) {
+  double sum = 0;
+  int64_t best = 0, before = label_comes_later(v, e->classes, label);
+  for (int64_t c = 0; c < e->classes; c++) sum += exp(v[c]), best = v[c] > v[best] ? c : best;
+  e->top1 += before == 0, e->top5 += before < 5, e->nll += log(sum) - v[label], e->confusion[label * e->classes + best]++, e->n++;
+}
+static void equal_to(const expected *e, const tt_metrics *m, const char *what) {
+  int64_t classes;
+  const int64_t *confusion = tt_metrics_confusion(m, &classes);
+  cr_assert(e->n > 0 && confusion && classes == e->classes, "%s", what);
+  cr_expect(tt_metrics_value(m, "top1") == e->top1 / (double)e->n && tt_metrics_value(m, "top5") == e->top5 / (double)e->n, "%s: %g, %g", what, tt_metrics_value(m, "top1"), tt_metrics_value(m, "top5"));
+  cr_expect(fabs(tt_metrics_value(m, "perplexity") / exp(e->nll / (double)e->n) - 1) < 1e-6, "%s: %g", what, tt_metrics_value(m, "perplexity"));
+  cr_expect(!memcmp(confusion, e->confusion, sizeof *confusion * (size_t)(classes * classes)), "%s", what);
+}
+
+/* The last of its three batches of 50 is not full. */
+Test(model, metrics_of_images_count_each_once) {
+  tt_error err = {0};
+  tt_fit_result r;
+  tt_eval_result e;
+  static expected want;
+  tt_metrics *m = tt_metrics_new("top1,top5, perplexity ,confusion", &err), *again = tt_metrics_new("top5", &err);
+  tt_model *net = tt_model_new(classes10, NULL, &(tt_model_options){.seed = 1}, &err);
+  cr_assert(m && again && isnan(tt_metrics_value(m, "top1")) && isnan(tt_metrics_value(NULL, "top1")), "%s", err.message);
+  cr_assert_eq(tt_train(net, &(tt_train_options){.data = "shapes:640", .epochs = 3, .batch = 50, .lr = 0.05, .hyper = "momentum=0.9", .metrics = m}, &r, &err), TT_OK, "%s", err.message);
+  tt_dataset *test = tt_dataset_open("shapes:640", false, &err);
+  tt_loader *l = tt_loader_new(test, &(tt_loader_options){.batch = 50, .n_threads = 1}, &err);
+  want = (expected){.classes = 10};
+  for (int b = 0; b < 3; b++) {
+    tt_batch batch;
+    cr_assert_eq(tt_loader_next(l, &batch, &err), TT_OK);
+    tt_tensor *y = tt_predict(net, batch.x, &err);
+    for (int64_t i = 0; i < batch.count; i++) see(&want, (const float *)rt_tensor_read(y) + 10 * i, ((const int32_t *)rt_tensor_read(batch.y))[i]);
+    tt_tensor_free(y);
+  }
+  cr_assert_eq(want.n, 128);
+  equal_to(&want, m, "images, tt_train");
+  cr_expect(tt_metrics_value(m, "top1") == r.test_accuracy && fabs(log(tt_metrics_value(m, "perplexity")) - r.test_loss) < 1e-9);
+  cr_assert_eq(tt_test(net, test, 7, again, &e, &err), TT_OK, "%s", err.message);
+  cr_expect(tt_metrics_value(again, "top5") == tt_metrics_value(m, "top5") && isnan(tt_metrics_value(again, "top1")));
+  tt_loader_free(l), tt_dataset_free(test), tt_metrics_free(m), tt_metrics_free(again), tt_model_free(net);
+}
+
+/* A text of which a part is to be guessed: labels of -1 count for nothing. */
+Test(model, metrics_of_a_text_leave_out_what_is_not_asked) {
+  tt_error err = {0};
+  static expected want;
+  const model_info *info = model_find("charlstm");
+  tt_tokenizer *tokenizer = NULL;
+  tt_dataset *train = NULL, *test = NULL;
+  cr_assert_eq(tt_text_open("sentences:150", &(tt_text_options){.context = 32, .masked = 0.3}, &tokenizer, &train, &test, &err), TT_OK, "%s", err.message);
+  model_config arg = {.classes = test->n_classes};
+  tt_model *net = tt_model_new(info->function, &arg, NULL, &err);
+  tt_metrics *m = tt_metrics_new("confusion,perplexity,top5,top1", &err);
+  tt_eval_result e;
+  cr_assert_eq(tt_test(net, test, 3, m, &e, &err), TT_OK, "%s", err.message);
+  tt_loader *l = tt_loader_new(test, &(tt_loader_options){.batch = 3, .n_threads = 1}, &err);
+  want = (expected){.classes = test->n_classes};
+  for (int64_t b = 0; b < tt_loader_batches(l); b++) {
+    tt_batch batch;
+    cr_assert_eq(tt_loader_next(l, &batch, &err), TT_OK);
+    tt_tensor *y = tt_predict(net, batch.x, &err);
+    const int32_t *labels = rt_tensor_read(batch.y);
+    for (int64_t i = 0; i < batch.count * 32; i++)
+      if (labels[i] >= 0) see(&want, (const float *)rt_tensor_read(y) + want.classes * i, labels[i]);
+    tt_tensor_free(y);
+  }
+  cr_expect_lt(want.n, test->n * 20);
+  equal_to(&want, m, "text");
+  cr_expect(fabs(log(tt_metrics_value(m, "perplexity")) - e.loss) < 1e-5, "%g and %g", tt_metrics_value(m, "perplexity"), e.loss);
+  tt_loader_free(l), tt_dataset_free(train), tt_dataset_free(test), tt_tokenizer_free(tokenizer), tt_metrics_free(m), tt_model_free(net);
+}
+
+/* Of equal scores the first comes first, as in tt_topk_correct; NaN is no right answer; names and sizes that are wrong are said. */
+Test(model, metrics_of_ties_and_nan) {
+  tt_error err = {0};
+  tt_metrics *m = tt_metrics_new("top1,top5,confusion", &err);
+  static const double scores[][6] = {{1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1}, {0, NAN, 0, 9, 0, 0}, {0, NAN, 0, 9, 0, 0}};
+  static const int64_t labels[] = {0, 5, 1, 3};
+  for (int round = 0; round < 2; round++) {                    /* each evaluation begins anew */
+    cr_assert_eq(rt_metrics_begin(m, 6, &err), TT_OK);
+    for (int i = 0; i < 4; i++) {
+      memcpy(rt_metrics_scores(m), scores[i], sizeof scores[i]);
+      rt_metrics_add(m, labels[i]);
+    }
+    int64_t n, all = 0;
+    const int64_t *c = tt_metrics_confusion(m, &n);
+    for (int64_t i = 0; i < n * n; i++) all += c[i];
+    cr_expect(tt_metrics_value(m, "top1") == 0.25 && tt_metrics_value(m, "top5") == 0.5, "%g, %g", tt_metrics_value(m, "top1"), tt_metrics_value(m, "top5"));
+    cr_expect(n == 6 && all == 4 && c[0] == 1 && c[5 * 6] == 1 && c[6 + 1] == 1 && c[3 * 6 + 1] == 1);
+  }
+  cr_expect_eq(rt_metrics_begin(m, 3, &err), TT_INVALID);
+  cr_expect(strstr(err.message, "top5 wants 5 classes, but the model has 3"), "%s", err.message);
+  cr_expect_eq(rt_metrics_begin(m, 5000, &err), TT_INVALID);
+  tt_metrics_free(m);
+  for (int i = 0; i < 5; i++) {
+    err = (tt_error){0};
+    cr_expect_null(tt_metrics_new((const char *[]){"", "top2", "top1,", "top1 top5", "top1,,top5"}[i], &err));
+    cr_expect(strstr(err.message, "fix: name some of top1, top5, perplexity, confusion"), "%s", err.message);
+  }
+}
 
 static tt_val normed(tt_val x, void *arg) {
   (void)arg;
@@ -530,7 +642,7 @@ Test(model, running_means_are_tested_and_saved) {
   cr_expect_eq(means, 8);
   tt_dataset *test = tt_dataset_open("shapes:640", false, &err);
   tt_eval_result e;
-  cr_assert_eq(tt_test(m, test, 32, &e, &err), TT_OK, "%s", err.message);
+  cr_assert_eq(tt_test(m, test, 32, NULL, &e, &err), TT_OK, "%s", err.message);
   cr_expect(e.loss == r.test_loss && e.accuracy == r.test_accuracy);
   tt_dataset_free(test);
   o.ema = 1;

@@ -148,7 +148,7 @@ Test(train, learns_and_evaluates_every_sample, .timeout = 60) {
     cr_assert_float_eq(r.test_loss, loss, 1e-5);
     cr_assert_float_eq(r.test_accuracy, right / (double)N, 1e-12);
     tt_eval_result e;
-    cr_assert_eq(tt_evaluate(&eval, p, team, &d, B, true, &e, NULL), TT_OK);
+    cr_assert_eq(tt_evaluate(&eval, p, team, &d, B, true, NULL, &e, NULL), TT_OK);
     cr_assert(e.samples == N && e.correct == right && e.loss == r.test_loss);
     rt_params_free(p);
     rt_team_free(team);
