@@ -18,10 +18,12 @@ static tt_val attend(tt_val q, tt_val k, tt_val v, int64_t block, void *arg) {
 }
 
 tt_val gpt_forward(tt_val tokens, const gpt_config *c) {
-  tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), wpe = gpt_table(tokens, "wpe", c->context, c), none = {0}, at = tt_position(tokens);
-  tt_val places = at.trace ? tt_dynamic_slice(wpe, 0, at, tt_dim(tokens, 1)) : tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1);
-  tt_val x = tt_add(tt_f_embedding(tokens, wte), places);
-  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .attend = c->bidirectional ? NULL : attend, .arg = (void *)c, .tanh_gelu = true, .std = 0.02});
+  tt_val wte = gpt_table(tokens, "wte", c->vocabulary, c), none = {0}, at = tt_position(tokens), x = tt_f_embedding(tokens, wte);
+  if (!c->rotary) {
+    tt_val wpe = gpt_table(tokens, "wpe", c->context, c);
+    x = tt_add(x, at.trace ? tt_dynamic_slice(wpe, 0, at, tt_dim(tokens, 1)) : tt_slice(wpe, 0, 0, tt_dim(tokens, 1), 1));
+  }
+  x = model_transformer(x, &(transformer_config){.n = c->layers, .heads = c->heads, .attend = c->bidirectional ? NULL : attend, .arg = (void *)c, .tanh_gelu = true, .rotary = c->rotary, .std = 0.02});
   return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
 }
 

@@ -8,6 +8,7 @@ typedef struct {
   int64_t layers, heads, channels, context, vocabulary;
   tt_dtype real;                   /* 0: f32 */
   bool bidirectional;              /* each position sees those after it too */
+  bool rotary;                     /* positions turn q and k, and are not learned; not for generation */
 } gpt_config;
 
 gpt_config gpt_small(const model_config *c);      /* 10.8 million parameters with 65 tokens */

@@ -19,7 +19,7 @@ tt_model_fn model_vae_sample, model_gan_sample;         /* z [N,latent], from N(
 /* What they are made of, for models of other sizes. x [B,T,C] through n pre-norm blocks, called blocks.0, blocks.1 ...: ln1, qkv, proj, ln2, fc1, fc2. */
 typedef struct {
   int64_t n, heads;
-  bool causal, tanh_gelu;
+  bool causal, tanh_gelu, rotary;  /* rotary: q and k are turned by their positions */
   double std;                      /* of the weights, N(0, std), and less by sqrt(2n) where they join the residual stream (Radford et al. 2019); 0: a linear layer's own */
   tt_val (*attend)(tt_val q, tt_val k, tt_val v, int64_t block, void *arg);       /* [B,heads,T,d]; NULL: over all of x */
   void *arg;

@@ -20,7 +20,11 @@ tt_val model_transformer(tt_val x, const transformer_config *c) {
     snprintf(name, sizeof name, "%lld", (long long)i);
     tt_scope_push(x, name);
     tt_split(linear(tt_layer_norm(x, "ln1", 1), "qkv", 3 * s.dim[2], c->std), 3, 2, part);
-    for (int k = 0; k < 3; k++) part[k] = tt_permute(tt_reshape(part[k], split), TT_AXES(0, 2, 1, 3));
+    for (int k = 0; k < 3; k++) {
+      part[k] = tt_reshape(part[k], split);
+      if (c->rotary && k < 2) part[k] = tt_rotary_embedding(part[k]);
+      part[k] = tt_permute(part[k], TT_AXES(0, 2, 1, 3));
+    }
     tt_val seen = c->attend ? c->attend(part[0], part[1], part[2], i, c->arg) : tt_f_attention(part[0], part[1], part[2], .causal = c->causal);
     x = tt_add(x, linear(tt_reshape(tt_permute(seen, TT_AXES(0, 2, 1, 3)), s), "proj", s.dim[2], joins));
     x = tt_add(x, linear(tt_gelu(linear(tt_layer_norm(x, "ln2", 1), "fc1", 4 * s.dim[2], c->std), c->tanh_gelu), "fc2", s.dim[2], joins));
