@@ -15,7 +15,7 @@ const char cli_bench_about[] =
   "  budget [WORKLOAD ...]         training steps in half of the memory of their activations, or in --memory-budget: time and growth\n"
   "  program FILE [ARG ...]        from the start of a program compiled ahead of time to its first step\n"
   "  start WORKLOAD                what compile and memory start: one workload in this process, a line of JSON\n"
-  "  verdict FILE.json ...         PASS or FAIL of each row that issue 4 has a bar for\n"
+  "  verdict FILE.json ...         PASS or FAIL of each row that has a bar: what script/show limit and modern call\n"
   "  report FILE.json ...          docs/performance.md\n"
   "  jit-vs-interp [MODEL ...]     training steps, compiled against interpreted\n"
   "  kernels [MODEL ...]           where the time of a training step goes, kernel by kernel\n\n"
@@ -36,7 +36,7 @@ const cli_option cli_bench_options[] = {
   {"compare", "OLD.json", "names what is slower than in an older run, with its interval; the exit status is 1 then"},
   {"tuned", "FILE", "use these measured plans of tinytorch tune (default: none)"},
   {"memory-budget", "BYTES", "what a program may need, such as 50MiB: values are computed again instead of kept"},
-  CLI_CPU, CLI_SKIP,
+  CLI_CPU, CLI_SKIP, CLI_PRODUCTS,
   {"batch-size", "N", "jit-vs-interp, kernels: default: the model's"},
   CLI_DATA,
   {NULL, NULL, NULL},

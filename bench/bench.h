@@ -83,8 +83,8 @@ struct bench_side {
 void bench_side_close(bench_side *s);
 
 /* ours.c */
-typedef struct { const char *cpu, *skip, *tuned; int64_t memory_budget; } bench_target;      /* tuned NULL: without measured plans; memory_budget 0: none */
-bool bench_target_of(const cli_args *a, bench_target *t);    /* --cpu --skip --tuned --memory-budget; false: a wrong word */
+typedef struct { const char *cpu, *skip, *tuned, *products; int64_t memory_budget; } bench_target;      /* tuned NULL: without measured plans; memory_budget 0: none */
+bool bench_target_of(const cli_args *a, bench_target *t);    /* --cpu --skip --tuned --dtype --matmul-precision --memory-budget; false: a wrong word */
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *o, tt_error *err);
 /* Bytes of inputs, outputs and parameters, each once; of all that the program needs, and of its arena; whether a kernel works by Winograd's algorithm. */
 typedef struct { double in, out, params, plan, arena; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
@@ -147,7 +147,8 @@ void bench_remove_folder(const char *path);
 int bench_steps(const cli_args *a, bool kernels);            /* jit_vs_interp.c: jit-vs-interp, kernels */
 int bench_finish(const cli_args *a, const json_t *run, tt_error *err);       /* --json, --svg, --compare; 1: it regressed, or err */
 
-/* bars.c. item: of issue 4's list; 0: it asks nothing of this row. */
+/* bars.c. item: of issue 4's list, "The limit"; from BENCH_MODERN on of issue 5's, "Modern networks"; 0: nothing is asked of this row. */
+enum { BENCH_MODERN = 20 };
 typedef struct { int item; bool met; char figure[160], bar[160]; const char *limit; } bench_verdict;
 bench_verdict bench_judge(const json_t *run, const json_t *row);
 double bench_blas_mean(const json_t *run, int *n);           /* geometric mean over n products of the best BLAS's time over ours; 0: none */

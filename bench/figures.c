@@ -60,6 +60,7 @@ static bool one(session *s, const bench_workload *w, tt_error *err) {
   json_object_set_new(row, "threads", json_integer(s->threads));
   json_object_set_new(row, "kernels", json_integer(facts.kernels));
   json_object_set_new(row, "compile_ms", json_real(facts.compile_ms));
+  json_object_set_new(row, "workspace_mib", json_real((facts.plan - facts.in - facts.out - facts.params) / 1048576));
   json_object_set_new(row, "winograd", json_boolean(facts.winograd));
   json_object_set_new(row, "noise", json_real(noise));
   json_object_set_new(row, "quiet", json_boolean(noise <= 0.25));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../frontend/cli/options.h"
 #include "../frontend/frontend.h"
 
 typedef struct { rt_program *program; rt_instance *run; bench_facts facts; } ours;
@@ -84,8 +85,8 @@ static bool compile_with_grain(const ir_graph *g, const char *skip, int64_t grai
 }
 
 bool bench_target_of(const cli_args *a, bench_target *t) {
-  *t = (bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL), 0};
-  return cli_bytes(a, "memory-budget", &t->memory_budget);
+  *t = (bench_target){cli_get(a, "cpu", NULL), cli_get(a, "skip", NULL), cli_get(a, "tuned", NULL), cli_products(a), 0};
+  return cli_precision(a) && cli_bytes(a, "memory-budget", &t->memory_budget);
 }
 
 bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const bench_target *target, tt_error *err) {
@@ -107,7 +108,7 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
   ir_graph *g = NULL;
   char skip[200];
   snprintf(skip, sizeof skip, "%s%s%s", target->skip ? target->skip : "", target->skip && f->skip ? "," : "", f->skip ? f->skip : "");
-  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .n_threads = rt_team_size(team), .memory_budget = target->memory_budget, .train = !strcmp(f->kind, "train"), .optimizer = f->optimizer, .hyper = f->hyper};
+  tt_compile_options co = {.cpu = target->cpu, .skip = skip, .tuned = target->tuned ? target->tuned : "none", .products = target->products, .n_threads = rt_team_size(team), .memory_budget = target->memory_budget, .train = !strcmp(f->kind, "train"), .optimizer = f->optimizer, .hyper = f->hyper};
   double start = bench_now();
   bool ok = tt_trace_finish(t, &g, err) == TT_OK && (f->grain ? compile_with_grain(g, skip, f->grain, target->cpu, rt_team_size(team), &o->program, err) : tt_compile(g, &co, &o->program, err) == TT_OK);
   o->facts.compile_ms = 1e3 * (bench_now() - start);

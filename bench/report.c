@@ -7,8 +7,9 @@
 #include <string.h>
 
 enum { MOST_FILES = 64 };
-static const char *const items[] = {NULL, "Products", "Convolutions", "Rows and elements", "Training steps", "Inference", "Many small kernels", "Compile time", "Memory", "Equal bits", "Ahead of time", "Another instruction set"};
-enum { N_ITEMS = 12 };
+static const char *const items[] = {NULL, "Products", "Convolutions", "Rows and elements", "Training steps", "Inference", "Many small kernels", "Compile time", "Memory", "Equal bits", "Ahead of time", "Another instruction set",
+                                     [BENCH_MODERN + 4] = "Modern networks: speed", [BENCH_MODERN + 5] = "Modern networks: memory", [BENCH_MODERN + 6] = "Modern networks: compile time"};
+enum { N_ITEMS = sizeof items / sizeof *items };
 
 static bool load_all(const cli_args *a, json_t **runs, int *n, tt_error *err) {
   for (*n = 0; *n < a->n_words - 1 && *n < MOST_FILES; ++*n)
@@ -129,7 +130,7 @@ static void put_summary(json_t *const *runs, int n) {
         bench_verdict v = bench_judge(runs[k], row);
         all += v.item == item, met += v.item == item && v.met;
       }
-    if (all) printf("| %d. %s | %d of %d |\n", item, items[item], met, all);
+    if (all) printf("| %d. %s | %d of %d |\n", item % BENCH_MODERN, items[item], met, all);
   }
   for (int k = 0; k < n; k++) {
     int products;
@@ -146,9 +147,9 @@ int bench_report(const cli_args *a) {
   if (load_all(a, runs, &n, &err)) {
     for (int k = 0; k < n; k++)
       if ((int)bench_number(runs[k], "threads") > most) most = (int)bench_number(runs[k], "threads");
-    printf("# Performance\n\n`tinytorch bench report` has written this page from the figures of `tinytorch bench ... --json`; `script/show limit` takes them and writes it anew. Every time is a median with the 95%% bootstrap interval "
+    printf("# Performance\n\n`tinytorch bench report` has written this page from the figures of `tinytorch bench ... --json`; `script/show limit` and `script/show modern` take them, and the former writes it anew. Every time is a median with the 95%% bootstrap interval "
            "behind it; other frameworks and libraries were measured by turns in the same run, on the same cores. The peak is the rate of f32 multiply-adds with one operand from L1 on so many threads; a bound is the workload's "
-           "operations at that peak, or the bytes that must cross memory at the rate of the best copy (or read) of so many bytes, whichever takes longer. The bars are those of issue 4, \"The limit\". Images are channels-last, "
+           "operations at that peak, or the bytes that must cross memory at the rate of the best copy (or read) of so many bytes, whichever takes longer. The bars are those of issue 4, \"The limit\", and of issue 5, \"Modern networks\". Images are channels-last, "
            "weights OIHW.\n\n");
     put_machines(runs, n);
     printf("\n");

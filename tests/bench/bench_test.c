@@ -382,6 +382,24 @@ Test(bench, bars_follow_from_sizes) {
   cr_assert(judged("ops", "op.matmul.256x256x256", 1, NULL, 0).limit[0] && judged("compile", "train.cnn.b64", 1, NULL, 0).item == 7);
 }
 
+/* Issue 5's: the same runs, with bars of their own. */
+Test(bench, bars_of_modern_networks) {
+  double attention = 4.0 * 8 * 1024 * 1024 * 64 / 1e8, gpt = judged("models", "train.gpt.b4", 1, NULL, 0).item;
+  bench_verdict v = judged("ops", "op.attention.1_8_1024_64", attention / 0.81, "torch", 1.1 * attention / 0.81);
+  cr_assert(v.item == BENCH_MODERN + 4 && v.met, "%s, %s", v.figure, v.bar);
+  cr_assert(!judged("ops", "op.attention.1_8_1024_64", attention / 0.79, "torch", 1.3 * attention / 0.79).met && judged("ops", "op.attention.1_8_1024_64", attention / 0.5, "torch", 1.5 * attention / 0.5).met);
+  cr_assert(judged("ops", "op.attention_bwd.1_8_1024_64", 3.5 * attention / 0.81, NULL, 0).met && judged("models", "infer.vit.b1", 1, NULL, 0).item == BENCH_MODERN + 4 && gpt == BENCH_MODERN + 4);
+  cr_assert(judged("compile", "train.gpt.b4", 699, NULL, 0).item == BENCH_MODERN + 6 && !judged("compile", "train.gpt.b4", 701, NULL, 0).met);
+  cr_assert(judged("memory", "train.gpt.b4", 30, NULL, 0).item == BENCH_MODERN + 5);
+  for (int i = 0; i < 3; i++) {                            /* beside its own kernel, of the same sizes */
+    json_t *run = json_pack("{s:s, s:f, s:{s:s}, s:[{s:s, s:i, s:[{s:f}]}, {s:s, s:i, s:[{s:f}]}]}", "what", "ops", "peak_gflops", 100.0, "machine", "compiles_for", "native", "rows", "workload", "op.attention_naive.1_8_1024_64", "threads", 1,
+                            "results", "median_ms", i ? 19.0 : 21.0, "workload", i < 2 ? "op.attention.1_8_1024_64" : "op.attention.1_8_1024_64_causal", "threads", 1, "results", "median_ms", 2.0);
+    v = bench_judge(run, json_array_get(json_object_get(run, "rows"), 0));
+    cr_assert(i == 2 ? v.item == 0 : v.item == BENCH_MODERN + 4 && v.met == !i, "%d: %s", i, v.figure);
+    json_decref(run);
+  }
+}
+
 /* A run of what passes or fails; a budget; an instruction set that was asked for. */
 Test(bench, bars_of_rows_that_are_no_times) {
   json_t *run = json_pack("{s:s, s:{}, s:[{s:s, s:i, s:i, s:b, s:s, s:s}]}", "what", "checks", "machine", "rows", "workload", "equal bits", "threads", 2, "item", 9, "met", 1, "figure", "f", "bar", "passes");
