@@ -71,6 +71,14 @@ tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_g
 /* compile.c: "f32" (also NULL), "bf16", "bf16x6" as a pass option. */
 bool products_of(const char *name, pass_options *p, tt_error *err);
 
+/* weights.c: a file of weights; names may be NULL, and must outlive it. read: the parameter `name` in type t and shape s, or an error. published: the row of a name, and in `to` what it
+ * is called there; NULL: none. */
+typedef struct weights weights;
+weights *weights_open(const char *path, const tt_weight_name *names, tt_error *err);
+void weights_close(weights *w);
+tt_tensor *weights_read(weights *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err);
+const tt_weight_name *weights_published(const tt_weight_name *names, const char *name, char *to, size_t size);
+
 /* model.c: the model's graph for `rows` more tokens i32 [1,rows] at position: i64[]; outputs logits. capacity: how many tokens its caches hold. */
 tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t *capacity, tt_error *err);
 tt_status model_compile_graph(tt_model *m, const ir_graph *g, rt_program **program, tt_error *err);

@@ -13,7 +13,8 @@ struct tt_model {
   uint64_t seed;
   rt_params *params;
   rt_team *team;
-  tt_safetensors *file; char *path;       /* where values come from; NULL: from initializers */
+  const tt_weight_name *names;
+  weights *file;                          /* where values come from; NULL: from initializers */
   compiled predict[MAX_COMPILED]; int n_predict;     /* a ring once it is full */
   char **warnings; int n_warnings;
 };
@@ -27,7 +28,7 @@ tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options 
   const tt_model_options none = {0}, *o = options ? options : &none;
   tt_model *m = calloc(1, sizeof *m);
   if (m) {
-    m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads;
+    m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads, m->names = o->names;
     m->params = rt_params_new();
     bool copied = copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend);
     if (copied && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip) && copy_text(&m->tuned, o->tuned) && copy_text(&m->products, o->products) && m->params) return m;
@@ -49,10 +50,10 @@ void tt_model_free(tt_model *m) {
     if (m->predict[i].program) free_compiled(&m->predict[i]);
   rt_params_free(m->params);
   rt_team_free(m->team);
-  tt_safetensors_close(m->file);
+  weights_close(m->file);
   for (int i = 0; i < m->n_warnings; i++) free(m->warnings[i]);
   free(m->warnings);
-  free(m->name), free(m->backend), free(m->cpu), free(m->skip), free(m->tuned), free(m->products), free(m->path);
+  free(m->name), free(m->backend), free(m->cpu), free(m->skip), free(m->tuned), free(m->products);
   free(m);
 }
 
@@ -67,33 +68,9 @@ rt_team *tt_model_team(tt_model *m, tt_error *err) {
 
 /* -- Parameters --------------------------------------------------------------------------------------------------------- */
 
-static bool file_has(tt_safetensors *f, const char *name) {
-  for (int i = 0; i < tt_safetensors_count(f); i++)
-    if (!strcmp(tt_safetensors_name(f, i), name)) return true;
-  return false;
-}
-
-/* The file's tensor `name` in type t and shape s, or an error. */
-static tt_tensor *from_file(tt_safetensors *f, const char *path, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
-  char want[120], have[120];
-  if (!file_has(f, name)) {
-    tt_fail(err, TT_INVALID, "error: the weights have no tensor \"%s\"\n  at %s\n  fix: load weights that were saved from this model", name, path);
-    return NULL;
-  }
-  tt_tensor *x = tt_safetensors_get(f, name, err), *y = NULL;
-  if (!x) return NULL;
-  tt_shape got = tt_tensor_shape(x);
-  if (!tt_shape_equal(&got, s))
-    tt_fail(err, TT_INVALID, "error: \"%s\" is %s in the weights, but the model has %s\n  at %s\n  fix: load weights that were saved from this model", name,
-            tt_type_text(tt_tensor_dtype(x), &got, have, sizeof have), tt_type_text(t, s, want, sizeof want), path);
-  else y = tt_tensor_cast(x, t, err);
-  tt_tensor_free(x);
-  return y;
-}
-
 /* The value with which a parameter starts. */
 static tt_tensor *first_value(tt_model *m, const trace_param *p, tt_error *err) {
-  if (m->file) return from_file(m->file, m->path, p->name, p->dtype, &p->shape, err);
+  if (m->file) return weights_read(m->file, p->name, p->dtype, &p->shape, err);
   rt_team *team = tt_model_team(m, err);
   tt_tensor *x = team ? tt_tensor_new(p->dtype, &p->shape, err) : NULL;
   if (x && init_fill(team, p->init, p->name, m->seed, p->dtype, &p->shape, tt_tensor_data(x), err) == TT_OK) return x;
@@ -126,21 +103,15 @@ static tt_status join(tt_model *m, const tt_trace *t, tt_error *err) {
 tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
-  tt_safetensors *f = tt_safetensors_open(path, err);
-  char *copy = strdup(path);
-  if (!f || !copy) {
-    if (!copy) tt_fail(err, TT_NO_MEMORY, "error: no memory for a name\n  at tt_model_load\n  fix: free memory");
-    tt_safetensors_close(f);
-    free(copy);
-    return err->status;
-  }
+  weights *f = weights_open(path, m->names, err);
+  if (!f) return err->status;
   int n = rt_params_count(m->params);
   tt_tensor **fresh = calloc((size_t)n + 1, sizeof *fresh);           /* all are read before the first is changed */
   if (!fresh) tt_fail(err, TT_NO_MEMORY, "error: no memory for %d tensors\n  at tt_model_load\n  fix: free memory", n);
   for (int i = 0; i < n && err->status == TT_OK; i++) {
     const rt_param *p = rt_params_at(m->params, i);
     tt_shape s = tt_tensor_shape(p->tensor);
-    if (!p->optimizer_state) fresh[i] = from_file(f, path, p->name, tt_tensor_dtype(p->tensor), &s, err);
+    if (!p->optimizer_state) fresh[i] = weights_read(f, p->name, tt_tensor_dtype(p->tensor), &s, err);
   }
   for (int i = 0; i < n && fresh; i++) {
     if (fresh[i] && err->status == TT_OK) tt_tensor_copy(rt_params_at(m->params, i)->tensor, fresh[i], err);
@@ -148,14 +119,11 @@ tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
   }
   free(fresh);
   if (err->status != TT_OK) {
-    tt_safetensors_close(f);
-    free(copy);
+    weights_close(f);
     return err->status;
   }
-  tt_safetensors_close(m->file);
-  free(m->path);
+  weights_close(m->file);
   m->file = f;
-  m->path = copy;
   return TT_OK;
 }
 

@@ -175,6 +175,10 @@ typedef struct {
 /* A traced graph becomes a program. NULL options: all defaults. Free with rt_program_free. */
 TT_API tt_status tt_compile(const struct ir_graph *g, const tt_compile_options *options, rt_program **program, tt_error *err);
 
+/* How a published checkpoint calls a parameter. A * stands for the same characters in both; transposed: matrices stand as [in, out] there and as [out, in] here, as GPT-2's do; tied: the
+ * model has no parameter of its own for it: where it is, it must be equal to `name`. What the file puts before all its names ("transformer.") is found. */
+typedef struct { const char *name, *published; bool transposed, tied; } tt_weight_name;
+
 /* A model with its parameters. Programs are compiled for the shapes they are called with, and kept. One thread at a time. */
 typedef struct tt_model tt_model;
 typedef struct {
@@ -183,6 +187,7 @@ typedef struct {
   const char *backend, *cpu;       /* as in tt_compile_options */
   const char *skip, *tuned, *products;
   int n_threads;                   /* of the team that runs programs; 0: TT_NUM_THREADS, else the cores there are */
+  const tt_weight_name *names;     /* up to the first without a name: files of weights that tt_model_load takes too; must outlive the model */
   tt_loss_fn *loss;                /* NULL: cross entropy of logits [B, classes] and labels [B] */
 } tt_model_options;
 /* arg is handed to the function (and the loss) at each trace, and must outlive the model. options NULL: defaults. */
@@ -193,6 +198,8 @@ TT_API void tt_model_free(tt_model *m);
  * else at its first use); what the file has besides is ignored. Before the first use there is nothing to save: an error. */
 TT_API tt_status tt_model_save(tt_model *m, const char *path, tt_error *err);
 TT_API tt_status tt_model_load(tt_model *m, const char *path, tt_error *err);
+/* The weights with the names and layouts of a published checkpoint. A parameter without a row in names is an error. */
+TT_API tt_status tt_model_save_published(tt_model *m, const tt_weight_name *names, const char *path, tt_error *err);
 /* The model's result in evaluation mode for x [B, ...]. The first call with a shape compiles. The caller frees the result. */
 TT_API tt_tensor *tt_predict(tt_model *m, tt_tensor *x, tt_error *err);
 TT_API rt_params *tt_model_params(tt_model *m);           /* borrowed; filled by the first trace */

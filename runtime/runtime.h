@@ -101,6 +101,7 @@ TT_API tt_safetensors *tt_safetensors_open_memory(const void *data, size_t bytes
 TT_API void tt_safetensors_close(tt_safetensors *f);
 TT_API int tt_safetensors_count(const tt_safetensors *f);
 TT_API const char *tt_safetensors_name(const tt_safetensors *f, int i);
+TT_API tt_shape tt_safetensors_shape(const tt_safetensors *f, int i);
 TT_API tt_tensor *tt_safetensors_get(tt_safetensors *f, const char *name, tt_error *err);  /* a copy */
 TT_API const char *tt_safetensors_metadata(const tt_safetensors *f, const char *key);      /* NULL: none */
 typedef struct { const char *name; tt_tensor *tensor; } tt_named_tensor;

@@ -172,6 +172,7 @@ void tt_safetensors_close(tt_safetensors *f) {
 
 int tt_safetensors_count(const tt_safetensors *f) { return f->n; }
 const char *tt_safetensors_name(const tt_safetensors *f, int i) { return i >= 0 && i < f->n ? f->entries[i].name : NULL; }
+tt_shape tt_safetensors_shape(const tt_safetensors *f, int i) { return i >= 0 && i < f->n ? f->entries[i].shape : (tt_shape){0}; }
 const char *tt_safetensors_metadata(const tt_safetensors *f, const char *key) { return json_string_value(json_object_get(json_object_get(f->header, "__metadata__"), key)); }
 
 tt_tensor *tt_safetensors_get(tt_safetensors *f, const char *name, tt_error *err) {

@@ -10,7 +10,7 @@ const cli_option cli_no_options[] = {{NULL, NULL, NULL}};
 const cli_command cli_commands[] = {
   {"train", "MODEL --data SET:DIR [options]", "trains a model", cli_train_options, cli_train},
   {"eval", "MODEL FILE --data SET:DIR [options]", "loads weights (safetensors) and prints loss and accuracy on the test part", cli_eval_options, cli_eval},
-  {"generate", "MODEL --checkpoint DIR --prompt TEXT [options]", "writes on from a text, token by token", cli_generate_options, cli_generate},
+  {"generate", "MODEL --checkpoint DIR|--weights FILE --prompt TEXT [options]", "writes on from a text, token by token", cli_generate_options, cli_generate},
   {"tokenize", "train|encode|decode|count FILE [options]", "learns byte pairs from a text, turns texts into tokens and back, and counts them; FILE may be -", cli_tokenize_options, cli_tokenize},
   {"dump", "MODEL --stage=NAME [options]", "prints any stage of a model's compilation", cli_dump_options, cli_dump},
   {"sample", "MODEL --data SET:DIR --checkpoint DIR [options]", "writes a sheet of images that a trained vae or gan makes, as PNG", cli_sample_options, cli_sample},

@@ -58,12 +58,17 @@ int cli_compile(const cli_args *a) {
   model_config arg;
   tt_dtype dtype;
   tt_shape shape;
-  if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
+  const char *weights = cli_get(a, "weights", NULL);
+  model_info sized = *info;
+  model_config weighed = {0};
+  if (!cli_sizes(&sized, weights, &weighed, &err) || !cli_input(a, &sized, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
+  arg.gpt = weighed.gpt;
+  if (arg.gpt.layers && weighed.classes < arg.classes) return cli_classes(arg.classes, &weighed, &err), cli_fail(&err);
+  if (arg.gpt.layers) arg.classes = weighed.classes;
   cli_watch watch = cli_watch_new(a);
   tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                           .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
-  tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads}, &err);
-  const char *weights = cli_get(a, "weights", NULL);
+  tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads, .names = info->names}, &err);
   if (m && weights) tt_model_load(m, weights, &err);
   if (m && !err.status && tt_model_export(m, dtype, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
     printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);

@@ -1,4 +1,4 @@
-/* generate.c: the command generate: a checkpoint's folder holds weights and tokenizer; tokens go to standard output as they come. */
+/* generate.c: the command generate: weights and tokenizer, from a checkpoint's folder or as they were published; tokens go to standard output as they come. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +7,8 @@
 
 const cli_option cli_generate_options[] = {
   {"checkpoint", "DIR", "what train --checkpoint wrote: weights and tokenizer"},
+  {"weights", "FILE", "instead: weights as safetensors, of train --save, or a published checkpoint of GPT-2 (model.safetensors) of any size"},
+  {"tokenizer", "DIR", "a folder with vocab.json and merges.txt (default: the checkpoint's, or where the weights lie)"},
   {"prompt", "TEXT", "what the text begins with"},
   {"max-new-tokens", "N", "default: until the model's context is full"},
   {"temperature", "X", "below 1 surer, above 1 more surprising, 0: always the likeliest token (default 1)"},
@@ -51,10 +53,12 @@ int cli_generate(const cli_args *a) {
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
   if (!info->context || info->masked > 0) return cli_usage(a, "the model makes no text; gpt and gpt2 do");
-  if (!cli_has(a, "checkpoint")) return cli_usage(a, "--checkpoint is missing");
+  if (cli_has(a, "checkpoint") == cli_has(a, "weights")) return cli_usage(a, cli_has(a, "weights") ? "--checkpoint or --weights, not both" : "--checkpoint is missing, or --weights");
   if (!cli_get(a, "prompt", "")[0]) return cli_usage(a, "--prompt is missing or empty: give the text that is to be continued");
-  char path[4096];
-  if (snprintf(path, sizeof path, "%s/checkpoint.safetensors", cli_get(a, "checkpoint", "")) >= (int)sizeof path) return cli_usage(a, "the name of --checkpoint is too long");
+  char path[4096], beside[4096];
+  const char *weights = cli_get(a, "weights", NULL), *folder = cli_get(a, "checkpoint", beside), *slash = weights ? strrchr(weights, '/') : NULL;
+  if ((weights ? snprintf(path, sizeof path, "%s", weights) : snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder)) >= (int)sizeof path) return cli_usage(a, "the name of --checkpoint or --weights is too long");
+  snprintf(beside, sizeof beside, "%.*s", slash ? (int)(slash - weights + 1) : 1, slash ? weights : ".");
   int64_t seed;
   tt_generate_options o = {0};
   if (!cli_target(a) || !cli_int(a, "max-new-tokens", 0, 1, &o.max_new_tokens) || !cli_double(a, "temperature", 1, &o.temperature) || !cli_int(a, "top-k", 0, 1, &o.top_k) ||
@@ -62,9 +66,11 @@ int cli_generate(const cli_args *a) {
   if (o.temperature < 0) return cli_usage(a, "--temperature wants a number of at least 0");
   if (o.top_p <= 0 || o.top_p > 1) return cli_usage(a, "--top-p wants a number above 0, at most 1");
   o.seed = (uint64_t)seed;
-  tt_tokenizer *tokenizer = tt_tokenizer_load(cli_get(a, "checkpoint", ""), &err);
+  tt_tokenizer *tokenizer = tt_tokenizer_load(cli_get(a, "tokenizer", folder), &err);
   if (!tokenizer) return cli_fail(&err);
-  model_config arg = {.classes = tt_tokenizer_size(tokenizer)};
+  model_config arg = {0};
+  model_info sized = *info;
+  if (!cli_sizes(&sized, path, &arg, &err) || !cli_classes(tt_tokenizer_size(tokenizer), &arg, &err)) return tt_tokenizer_free(tokenizer), cli_fail(&err);
   tt_model *m = cli_model_new(a, info, &arg, &err);
   if (m) generate(a, path, m, tokenizer, &o, &err);
   bool wrongly = !m && !err.status;

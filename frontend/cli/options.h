@@ -28,6 +28,10 @@ void cli_data_free(cli_data *d);
 bool cli_input(const cli_args *a, const model_info *info, int64_t batch, model_config *arg, tt_dtype *dtype, tt_shape *shape, tt_error *err);
 /* The model, as the options ask. arg must outlive it. NULL: err, or (when err is not set) a wrong option has been reported already. */
 tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config *arg, tt_error *err);
+/* What a file of the model's weights (path; NULL: none is given) says about its sizes, where they are not fixed, goes into arg and info's context. */
+bool cli_sizes(model_info *info, const char *path, model_config *arg, tt_error *err);
+/* n classes (of a data set, or tokens) go into arg; weights with sizes of their own must know as many. */
+bool cli_classes(int64_t n, model_config *arg, tt_error *err);
 const char *cli_products(const cli_args *a);      /* what --dtype and --matmul-precision say, as in tt_compile_options */
 void cli_warnings(const tt_model *m);       /* printed on stderr */
 /* metrics.c: what --metrics names, NULL when it is not given; false: err. What was measured as a table, where there is one. */

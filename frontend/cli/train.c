@@ -36,7 +36,9 @@ const cli_option cli_train_options[] = {
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   CLI_METRICS,
   {"log", "FILE", "JSON, a line for each step and epoch"},
+  {"weights", "FILE", "initial weights (safetensors; default: drawn from --seed): of this command, or for gpt and gpt2 a published checkpoint of GPT-2"},
   {"save", "FILE", "weights as safetensors, at the end"},
+  {"published", NULL, "--save with the names and layouts of GPT-2's published checkpoints (gpt, gpt2)"},
   {"checkpoint", "DIR", "all state, as often as --checkpoint-every says"},
   {"checkpoint-every", "N", "steps (default: each epoch)"},
   {"resume", NULL, "go on from the checkpoint, to the same bits"},
@@ -69,8 +71,22 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
   int64_t threads, seed;
   if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
   tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
-                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .products = cli_products(a), .n_threads = (int)threads};
+                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .products = cli_products(a), .n_threads = (int)threads, .names = info->names};
   return tt_model_new(info->function, arg, &o, err);
+}
+
+bool cli_sizes(model_info *info, const char *path, model_config *arg, tt_error *err) {
+  if (!info->sizes || !path) return true;
+  if (info->sizes(path, arg, err) != TT_OK) return false;
+  info->context = arg->gpt.context;
+  return true;
+}
+
+bool cli_classes(int64_t n, model_config *arg, tt_error *err) {
+  if (!arg->gpt.layers) arg->classes = n;
+  if (n <= arg->classes) return true;
+  tt_fail(err, TT_INVALID, "error: there are %lld different tokens, and the weights know %lld\n  at the tokenizer\n  fix: give the one that the weights were trained with", (long long)n, (long long)arg->classes);
+  return false;
 }
 
 const char *cli_products(const cli_args *a) { return strcmp(cli_get(a, "dtype", "f32"), "bf16") ? cli_get(a, "matmul-precision", NULL) : "bf16"; }
@@ -145,6 +161,7 @@ int cli_train(const cli_args *a) {
   if (!strcmp(schedule, "exponential") && !cli_has(a, "gamma")) return cli_usage(a, "--schedule exponential wants --gamma, the factor of each step, such as 0.9995");
   if (ema < 0 || ema >= 1) return cli_usage(a, "--ema wants a number from 0 to below 1");
   if (power <= 0) return cli_usage(a, "--power wants a number above 0");
+  if (cli_has(a, "published") && (!save || !info->names)) return cli_usage(a, save ? "--published is for gpt and gpt2" : "--published goes with --save FILE");
   if (save && !can_write(save, &err)) return cli_fail(&err);
   tt_augment augment;
   if (tt_augment_parse(cli_get(a, "augment", ""), &augment, &err) != TT_OK) return cli_fail(&err), 2;
@@ -153,12 +170,15 @@ int cli_train(const cli_args *a) {
   tt_metrics *metrics;
   if (!cli_metrics(a, &metrics, &err)) return cli_fail(&err), 2;
   cli_data data;
-  if (!cli_data_open(a, info, true, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
-  model_config arg = {.classes = data.train->n_classes};
+  model_config arg = {0};
+  model_info sized = *info;
+  const char *weights = cli_get(a, "weights", NULL);
+  if (!cli_sizes(&sized, weights, &arg, &err) || !cli_data_open(a, &sized, true, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
+  if (!cli_classes(data.train->n_classes, &arg, &err)) return tt_metrics_free(metrics), cli_data_free(&data), cli_fail(&err);
   tt_model *m = cli_model_new(a, info, &arg, &err);
   if (!m && !err.status) return tt_metrics_free(metrics), cli_data_free(&data), 2;
   tt_fit_result result = {0};
-  if (m) {
+  if (m && (!weights || tt_model_load(m, weights, &err) == TT_OK)) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;      /* a second one ends it at once */
     sigaction(SIGINT, &action, &before);
     cli_watch watch = cli_watch_new(a);
@@ -185,7 +205,7 @@ int cli_train(const cli_args *a) {
     }
     if ((status == TT_OK || (status == TT_INTERRUPTED && result.steps > 0)) && save) {      /* while compiling, nothing has been trained */
       tt_error save_err = {0};
-      if (tt_model_save(m, save, &save_err) != TT_OK) err = save_err;
+      if ((cli_has(a, "published") ? tt_model_save_published(m, info->names, save, &save_err) : tt_model_save(m, save, &save_err)) != TT_OK) err = save_err;
     }
   }
   tt_model_free(m);
@@ -210,8 +230,10 @@ int cli_eval(const cli_args *a) {
   tt_metrics *metrics;
   if (!cli_metrics(a, &metrics, &err)) return cli_fail(&err), 2;
   cli_data data;
-  if (!cli_data_open(a, info, false, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
-  model_config arg = {.classes = data.test->n_classes};
+  model_config arg = {0};
+  model_info sized = *info;
+  if (!cli_sizes(&sized, a->words[1], &arg, &err) || !cli_data_open(a, &sized, false, &data, &err)) return tt_metrics_free(metrics), cli_fail(&err);
+  if (!cli_classes(data.test->n_classes, &arg, &err)) return tt_metrics_free(metrics), cli_data_free(&data), cli_fail(&err);
   tt_model *m = cli_model_new(a, info, &arg, &err);
   if (!m && !err.status) return tt_metrics_free(metrics), cli_data_free(&data), 2;
   tt_eval_result r;

@@ -27,8 +27,14 @@ tt_val gpt_forward(tt_val tokens, const gpt_config *c) {
   return tt_f_linear(tt_layer_norm(x, "ln", 1), wte, none);
 }
 
-gpt_config gpt_small(const model_config *c) { return (gpt_config){.layers = 6, .heads = 6, .channels = 384, .context = 256, .vocabulary = c->classes}; }
-gpt_config gpt_124m(const model_config *c) { return (gpt_config){.layers = 12, .heads = 12, .channels = 768, .context = 1024, .vocabulary = c->classes}; }
+/* What a file of weights says about its sizes goes first. */
+static gpt_config sized(const model_config *m, gpt_config c) {
+  if (m->gpt.layers) c.layers = m->gpt.layers, c.heads = m->gpt.heads, c.channels = m->gpt.channels, c.context = m->gpt.context;
+  c.vocabulary = m->classes;
+  return c;
+}
+gpt_config gpt_small(const model_config *c) { return sized(c, (gpt_config){.layers = 6, .heads = 6, .channels = 384, .context = 256}); }
+gpt_config gpt_124m(const model_config *c) { return sized(c, (gpt_config){.layers = 12, .heads = 12, .channels = 768, .context = 1024}); }
 
 tt_val model_gpt(tt_val x, void *arg) {
   gpt_config c = gpt_small(arg);

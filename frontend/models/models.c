@@ -16,8 +16,8 @@ const model_info model_table[] = {
     {"vae", model_vae, "variational autoencoder (Kingma & Welling 2013): convolutions, 32 numbers an image", "adam", NULL, "cosine", 1e-3, 64, 3, 32, .sample = model_vae_sample, .latent = VAE_LATENT},
     {"gan", model_gan, "generator and discriminator of convolutions (DCGAN, Radford et al. 2015), both trained in each step", "adam", "beta1=0.5", "constant", 2e-4, 64, 3, 32, .sample = model_gan_sample, .latent = GAN_LATENT},
     {"vit", model_vit, "vision transformer (Dosovitskiy et al. 2020): patches of 4x4, 6 blocks of width 256, 8 heads", "adamw", "weight_decay=0.05", "cosine", 5e-4, 64, 3, 32},
-    {"gpt", model_gpt, "Radford et al. 2019, 6 layers, 6 heads, 384 channels, context 256", "adamw", "beta2=0.99, weight_decay=0.1", "cosine", 0.001, 8, 0, 0, .classes = 65, .context = 256, .demo = DEMO},
-    {"gpt2", model_gpt2, "its 124M: 12 layers, 12 heads, 768 channels, context 1024", "adamw", "beta2=0.95, weight_decay=0.1", "cosine", 6e-4, 1, 0, 0, .classes = 50257, .context = 1024, .demo = DEMO},
+    {"gpt", model_gpt, "Radford et al. 2019, 6 layers, 6 heads, 384 channels, context 256", "adamw", "beta2=0.99, weight_decay=0.1", "cosine", 0.001, 8, 0, 0, .classes = 65, .context = 256, .names = gpt_names, .sizes = gpt_sizes, .demo = DEMO},
+    {"gpt2", model_gpt2, "its 124M: 12 layers, 12 heads, 768 channels, context 1024", "adamw", "beta2=0.95, weight_decay=0.1", "cosine", 6e-4, 1, 0, 0, .classes = 50257, .context = 1024, .names = gpt_names, .sizes = gpt_sizes, .demo = DEMO},
     {"bert", model_bert, "masked language model (Devlin et al. 2018): 4 layers, 4 heads, 256 channels, context 128", "adamw", "beta2=0.99, weight_decay=0.1", "cosine", 0.001, 16, 0, 0, .classes = 66, .context = 128, .masked = 0.15, .demo = DEMO},
     {"charlstm", model_charlstm, "two layers of LSTM over characters (Karpathy 2015): 256 hidden units, windows of 128", "adam", NULL, "cosine", 0.002, 32, 0, 0, .classes = 65, .context = 128, .demo = DEMO},
     {NULL}};

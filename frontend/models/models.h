@@ -9,6 +9,7 @@
 typedef struct {
   int64_t classes;
   int64_t channels, height, width;       /* of the images that are to be made of noise */
+  struct { int64_t layers, heads, channels, context; } gpt;      /* as the file of its weights has them; 0: the model's own */
 } model_config;                          /* arg of every model function */
 
 tt_model_fn model_mlp, model_lenet, model_cnn, model_resnet20, model_capstone, model_mobilenet, model_unet, model_vae, model_gan, model_vit, model_gpt, model_gpt2, model_bert, model_charlstm;
@@ -41,8 +42,12 @@ typedef struct {
   double masked;                                 /* > 0: it learns to guess this share of them */
   bool pixels;                                   /* it learns a label for each pixel */
   tt_model_fn *sample; int64_t latent;           /* it has a loss of its own, needs no labels, and makes images of z [N,latent] */
+  const tt_weight_name *names;                   /* of a published checkpoint's tensors; NULL: there is none */
+  tt_status (*sizes)(const char *path, model_config *c, tt_error *err);       /* what a file of its weights says about its sizes; NULL: they are fixed */
   const char *demo;                              /* the data it takes when none is named; NULL: some must be */
 } model_info;
+extern const tt_weight_name gpt_names[];
+tt_status gpt_sizes(const char *path, model_config *c, tt_error *err);
 extern const model_info model_table[];           /* ends with a NULL name */
 tt_shape model_input(const model_info *m, int64_t batch, tt_dtype *dtype);       /* what it is dumped and timed on */
 tt_labels model_labels(const model_info *m);     /* what it is trained with when no data set is named */
