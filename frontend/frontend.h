@@ -73,10 +73,10 @@ bool products_of(const char *name, pass_options *p, tt_error *err);
 
 /* weights.c: a file of weights; names may be NULL, and must outlive it. read: the parameter `name` in type t and shape s, or an error. published: the row of a name, and in `to` what it
  * is called there; NULL: none. */
-typedef struct weights weights;
-weights *weights_open(const char *path, const tt_weight_name *names, tt_error *err);
-void weights_close(weights *w);
-tt_tensor *weights_read(weights *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err);
+typedef struct weights_file weights_file;
+weights_file *weights_open(const char *path, const tt_weight_name *names, tt_error *err);
+void weights_close(weights_file *w);
+tt_tensor *weights_read(weights_file *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err);
 const tt_weight_name *weights_published(const tt_weight_name *names, const char *name, char *to, size_t size);
 
 /* model.c: the model's graph for `rows` more tokens i32 [1,rows] at position: i64[]; outputs logits. capacity: how many tokens its caches hold. */

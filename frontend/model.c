@@ -14,7 +14,7 @@ struct tt_model {
   rt_params *params;
   rt_team *team;
   const tt_weight_name *names;
-  weights *file;                          /* where values come from; NULL: from initializers */
+  weights_file *file;                         /* where values come from; NULL: from initializers */
   compiled predict[MAX_COMPILED]; int n_predict;     /* a ring once it is full */
   char **warnings; int n_warnings;
 };
@@ -103,7 +103,7 @@ static tt_status join(tt_model *m, const tt_trace *t, tt_error *err) {
 tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
-  weights *f = weights_open(path, m->names, err);
+  weights_file *f = weights_open(path, m->names, err);
   if (!f) return err->status;
   int n = rt_params_count(m->params);
   tt_tensor **fresh = calloc((size_t)n + 1, sizeof *fresh);           /* all are read before the first is changed */

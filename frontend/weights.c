@@ -6,7 +6,7 @@
  * What stands before all published names ("transformer.") is found in the file. */
 #include "frontend.h"
 
-struct weights { tt_safetensors *file; char *path; const tt_weight_name *names; char prefix[200]; };
+struct weights_file { tt_safetensors *file; char *path; const tt_weight_name *names; char prefix[200]; };
 
 static int find(const tt_safetensors *f, const char *name) {
   int n = tt_safetensors_count(f), i = 0;
@@ -37,7 +37,7 @@ const tt_weight_name *weights_published(const tt_weight_name *names, const char 
 }
 
 /* What the file puts before the name of the first row whose tensor it has; "" is found first. */
-static void find_prefix(weights *w) {
+static void find_prefix(weights_file *w) {
   char name[300];
   for (const tt_weight_name *row = w->names; row && row->name; row++) {
     const char *at = strchr(row->published, '*');
@@ -63,7 +63,7 @@ static bool equal(tt_safetensors *f, const char *a, const char *b, tt_error *err
 }
 
 /* A tensor that the model has no parameter for, because it is another one's once more, is that one. */
-static bool ties_hold(weights *w, tt_error *err) {
+static bool ties_hold(weights_file *w, tt_error *err) {
   char with[500], of[500], name[300];
   for (const tt_weight_name *row = w->names; row && row->name; row++) {
     if (!row->tied || !weights_published(w->names, row->name, name, sizeof name)) continue;
@@ -77,10 +77,10 @@ static bool ties_hold(weights *w, tt_error *err) {
   return true;
 }
 
-weights *weights_open(const char *path, const tt_weight_name *names, tt_error *err) {
+weights_file *weights_open(const char *path, const tt_weight_name *names, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
-  weights *w = calloc(1, sizeof *w);
+  weights_file *w = calloc(1, sizeof *w);
   if (!w || !(w->path = strdup(path))) tt_fail(err, TT_NO_MEMORY, "error: no memory for weights\n  at %s\n  fix: free memory", path);
   else if ((w->file = tt_safetensors_open(path, err))) {
     w->names = names;
@@ -91,7 +91,7 @@ weights *weights_open(const char *path, const tt_weight_name *names, tt_error *e
   return NULL;
 }
 
-void weights_close(weights *w) {
+void weights_close(weights_file *w) {
   if (!w) return;
   tt_safetensors_close(w->file);
   free(w->path);
@@ -106,7 +106,7 @@ static tt_tensor *turned(tt_tensor *x, tt_error *err) {
   return y;
 }
 
-tt_tensor *weights_read(weights *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
+tt_tensor *weights_read(weights_file *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
   char published[300], full[520], want[120], have[120];
   const char *called = name;
   const tt_weight_name *row = find(w->file, name) < 0 ? weights_published(w->names, name, published, sizeof published) : NULL;
