@@ -6,7 +6,7 @@
  *         S[k][l] = sum over d of k[k][d] * Q[d][l]            register tiles of R columns x L rows of q
  *         m' = max(m, S), P = 2^(S - m'), the sum and what was made so far times 2^(m - m')
  *         O[e][l] += sum over k of v[k][e] * P[k][l]           register tiles of R x L
- *       y = O / sum
+ *       y = O / sum, lse = m ln 2 + log(sum)
  *
  * Rows of q lie across the lanes, so maxima and sums are of whole vectors, and k and v are read where they stand, number by number. A block that no
  * row of a panel sees (causal, or past the live length) is skipped. Scratch is that of one block: nothing grows with the number of columns. */
@@ -19,7 +19,7 @@ typedef struct {
   lower_ctx *lx;
   lp_kernel *k;
   const ir_node *n;
-  ir_ref row;
+  ir_ref y, lse;                                   /* its results; 0: not wanted */
   ir_attention_options o;
   int64_t rank, T, S, D, E, heads, shared;         /* heads: all of q's; shared: so many have one k and v */
   int64_t L, R, panels, blocks, Bk;                /* blocks: of rows of q in a head */
@@ -173,6 +173,7 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
   s->local = l, s->value = op2(a, IR_add, TT_F32, lp_get(k, l, 0), p);
   end(&at);
   store(a, &at, a->sum, state, lp_get(k, l, 0));
+  if (!a->y) return;
   int64_t full = a->E / a->R;
   register_tiles(a, &at, &(tiles){.rows = a->R, .n = full, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
   if (a->E % a->R) register_tiles(a, &at, &(tiles){.rows = a->E % a->R, .from = full * a->R, .n = 1, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
@@ -193,6 +194,10 @@ static void begin(attend *a, lp_cursor *outer) {
   d = lp_add(k, d, lp_var(k, var));
   store(a, &inside, a->q, at2(a, at2(a, panel, a->D, d), a->L, lane), op2(a, IR_mul, TT_F32, operand(a, 0, row, d), number(a, a->o.scale * M_LOG2E)));
   end(&at);
+  if (!a->y) {
+    end(outer);
+    return;
+  }
   lp_ref e = loop(a, &at, "e", a->E, 0);
   store(a, &at, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), number(a, 0));
   end(outer);
@@ -208,10 +213,17 @@ static void finish(attend *a, lp_cursor at, int lanes) {
   }
   lp_ref sum = lp_load(k, a->sum, state, 0, 0);                        /* of a row that sees nothing 0, else at least 1 */
   sum = con_keep(k, &at, TT_F32, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, sum, number(a, 0.5)), number(a, 1), sum));
-  lp_ref e = loop(a, &at, "e", a->E, lanes), index[TT_MAX_RANK];
+  lp_ref index[TT_MAX_RANK];
   for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
-  index[a->rank - 2] = row, index[a->rank - 1] = e;
-  con_store(a->lx, a->row, &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
+  index[a->rank - 2] = row;
+  if (a->lse) {                                                        /* the lowest finite number stands for itself, as it does in softmax */
+    lp_ref low = number(a, -FLT_MAX), m = lp_load(k, a->max, state, 0, 0), log = lp_op(k, IR_log, TT_F32, sum, 0, 0);
+    con_store(a->lx, a->lse, &at, index, lp_op(k, IR_select, TT_F32, op2(a, IR_le, TT_BOOL, m, low), low, lp_fma(k, m, number(a, M_LN2), log)));
+  }
+  if (!a->y) return;
+  lp_ref e = loop(a, &at, "e", a->E, lanes);
+  index[a->rank - 1] = e;
+  con_store(a->lx, a->y, &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
 }
 
 /* Vectors of a panel, rows of a tile: as for products, of one vector where two fit the rows of q much worse. Blocks of columns are of like size, short ones one
@@ -230,16 +242,19 @@ static void choose(attend *a, const cg_cpu *cpu) {
 }
 
 void con_attention(lower_ctx *lx, ir_ref row) {
+  ir_ref rows[2] = {0};
+  for (ir_ref r = lower_first(lx); r <= lower_last(lx); r++)
+    if (ir_is_attention((ir_op)ir_at(lx->g, r)->op) && lower_inside(lx, r)) rows[ir_at(lx->g, r)->op - IR_attention] = r;
   const ir_node *n = ir_at(lx->g, row), *q = ir_at(lx->g, n->args[0]), *v = ir_at(lx->g, n->args[2]);
   lp_kernel *k = lx->k;
-  attend w = {.lx = lx, .k = k, .n = n, .row = row, .o = ir_attention_of(n), .rank = q->rank, .heads = 1, .shared = 1}, *a = &w;
+  attend w = {.lx = lx, .k = k, .n = n, .y = rows[0], .lse = rows[1], .o = ir_attention_of(n), .rank = q->rank, .heads = 1, .shared = 1}, *a = &w;
   w.T = q->dim[q->rank - 2], w.D = q->dim[q->rank - 1], w.S = v->dim[q->rank - 2], w.E = v->dim[q->rank - 1];
   for (int i = 0; i < q->rank - 2; i++) w.heads *= q->dim[i];
   if (q->rank > 2) w.shared = q->dim[q->rank - 3] / v->dim[q->rank - 3];
   choose(a, lx->cpu);
   k->tasks = w.heads * w.blocks;
   w.q = lp_buffer_add(k, "Q", TT_F32, w.panels * w.D * w.L, true, true);
-  w.out = lp_buffer_add(k, "O", TT_F32, w.panels * w.E * w.L, true, true);
+  if (w.y) w.out = lp_buffer_add(k, "O", TT_F32, w.panels * w.E * w.L, true, true);
   w.max = lp_buffer_add(k, "m", TT_F32, w.panels * w.L, true, true);
   w.sum = lp_buffer_add(k, "sum", TT_F32, w.panels * w.L, true, true);
   w.p = lp_buffer_add(k, "P", TT_F32, (w.Bk + 2 * w.R) * w.L, true, true);

@@ -102,19 +102,22 @@ static lp_ref row_index(contraction *c, const tile_place *place, int64_t rows, l
 void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *from, lp_ref value) {
   enum { MOST = 16 };
   const ir_node *n = ir_at(lx->g, row);
-  int count = lower_n_results(lx);
+  int count = 0, which[MOST];
   lp_ref index[MOST], values[MOST];
   if (lx->k->exprs[value].dtype != n->dtype) value = lp_op(lx->k, IR_cast, n->dtype, value, 0, 0);
   lower_hook(lx, row, from, value);
-  if (count > MOST) {
-    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", lx->g->kernels[lx->region].name, count, MOST);
+  if (lower_n_results(lx) > MOST) {
+    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", lx->g->kernels[lx->region].name, lower_n_results(lx), MOST);
     return;
   }
+  for (int i = 0; i < lower_n_results(lx); i++)
+    if (lower_n_results(lx) == 1 || !ir_is_attention((ir_op)n->op) || lower_leads(lx, row, lower_result(lx, i))) which[count++] = i;      /* attention may have others beside it */
   for (int i = 0; i < count; i++) {
     lp_ref to[TT_MAX_RANK];
-    if (!lower_push(lx, row, lower_result(lx, i), from, to)) return;      /* lower_push has failed the kernel */
-    index[i] = lower_linear(lx, lower_result(lx, i), to);
-    values[i] = lower_pull(lx, lower_result(lx, i), to);
+    ir_ref result = lower_result(lx, which[i]);
+    if (!lower_push(lx, row, result, from, to)) return;                   /* lower_push has failed the kernel */
+    index[i] = lower_linear(lx, result, to);
+    values[i] = lower_pull(lx, result, to);
     if (count == 1) break;
     lp_stmt *s = lp_append(lx->k, at_cursor, LS_LOCAL);
     s->local = lp_local_add(lx->k, "y", lx->k->exprs[values[i]].dtype, 1), s->value = values[i];
@@ -122,7 +125,7 @@ void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *fr
   }
   for (int i = 0; i < count; i++) {
     lp_stmt *s = lp_append(lx->k, at_cursor, LS_STORE);
-    s->buffer = lower_result_buffer(lx, i), s->index = index[i], s->value = values[i];
+    s->buffer = lower_result_buffer(lx, which[i]), s->index = index[i], s->value = values[i];
   }
 }
 

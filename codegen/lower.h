@@ -29,6 +29,7 @@ lp_ref lower_pull(lower_ctx *lx, ir_ref r, const lp_ref *index);
 void lower_hook(lower_ctx *lx, ir_ref r, const lp_ref *index, lp_ref value);
 /* The index of `to` at which the element stands that is from_index of `from`, where `to` is made from `from` by elementwise, permute and
  * reshape rows of the kernel. false: it is not. */
+bool lower_leads(lower_ctx *lx, ir_ref from, ir_ref to);                  /* is it? */
 bool lower_push(lower_ctx *lx, ir_ref from, ir_ref to, const lp_ref *from_index, lp_ref *to_index);
 lp_ref lower_linear(lower_ctx *lx, ir_ref r, const lp_ref *index);       /* row-major element number in r's shape */
 

@@ -520,6 +520,13 @@ static bool push(lower_ctx *lx, ir_ref from, ir_ref to, const lp_ref *from_index
   return false;
 }
 
+bool lower_leads(lower_ctx *lx, ir_ref from, ir_ref to) {
+  lp_ref from_index[TT_MAX_RANK], to_index[TT_MAX_RANK];
+  for (int i = 0; i < TT_MAX_RANK; i++) from_index[i] = lp_int(lx->k, 0);
+  memset(lx->state->found, 0, lx->state->last - lx->state->first + 1);
+  return push(lx, from, to, from_index, to_index);
+}
+
 bool lower_push(lower_ctx *lx, ir_ref from, ir_ref to, const lp_ref *from_index, lp_ref *to_index) {
   memset(lx->state->found, 0, lx->state->last - lx->state->first + 1);
   if (push(lx, from, to, from_index, to_index)) return true;

@@ -216,6 +216,7 @@ typedef struct { int64_t body, carries, xs, length, reversed, result; } ir_scan_
 TT_API ir_ref ir_scan(ir_graph *g, const ir_ref *args, uint32_t n_args, ir_scan_attrs a);
 ir_scan_attrs ir_scan_of(const ir_node *n);
 ir_graph *ir_scan_body(const ir_graph *g, const ir_node *n);
+bool ir_same_attention(const ir_graph *g, ir_ref a, ir_ref b);                      /* attention and attention_lse, or derivatives, of the same arguments */
 bool ir_same_scan(const ir_graph *g, ir_ref a, ir_ref b);                           /* two results of one scan */
 ir_ref ir_leaf(const ir_graph *g, uint32_t i);                                      /* the i-th input or param of a function, 0: it has fewer */
 ir_ref ir_next_value(const ir_graph *g, ir_ref param);                              /* what is assigned to it; 0: nothing */

@@ -81,6 +81,12 @@ bool ir_same_scan(const ir_graph *g, ir_ref a, ir_ref b) {
   return x->op == IR_scan && y->op == IR_scan && x->n_args == y->n_args && !memcmp(x->args, y->args, x->n_args * sizeof *x->args) && !memcmp(x->words, y->words, (x->n_words - 1) * sizeof *x->words);
 }
 
+bool ir_same_attention(const ir_graph *g, ir_ref a, ir_ref b) {
+  const ir_node *x = ir_at(g, a), *y = ir_at(g, b);
+  if (!ir_is_attention((ir_op)x->op) || !ir_is_attention((ir_op)y->op) || ir_attention_first((ir_op)x->op) != ir_attention_first((ir_op)y->op)) return false;
+  return x->n_args == y->n_args && !memcmp(x->args, y->args, x->n_args * sizeof *x->args) && x->n_words == y->n_words && !memcmp(x->words, y->words, x->n_words * sizeof *x->words);
+}
+
 ir_ref ir_leaf(const ir_graph *g, uint32_t i) {
   for (ir_ref r = 1; r < g->n_nodes; r++)
     if ((ir_at(g, r)->op == IR_input || ir_at(g, r)->op == IR_param) && !i--) return r;

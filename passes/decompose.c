@@ -289,10 +289,10 @@ static ir_ref drop_stops_and_rewrite(ir_graph *g, ir_op op, const ir_ref *args, 
   return op == IR_stop_gradient ? args[0] : rewrite_rules(g, op, args, n_args, words, n_words);
 }
 
-/* Attention that has no kernel, in primitives; 0: it stays. Where derivatives keep all scores anyway (learns) the result follows from them. */
-static ir_ref plain_attention(ir_graph *g, const ir_node *n, const ir_ref *map, bool learns) {
+/* Attention that has no kernel, in primitives; 0: it stays. */
+static ir_ref plain_attention(ir_graph *g, const ir_node *n, const ir_ref *map) {
   tt_shape q = ir_shape(g, map[n->args[0]]), k = ir_shape(g, map[n->args[1]]), y = ir_shape(g, map[n->args[2]]);
-  if (n->op == IR_attention && n->dtype == TT_F32 && !learns && tt_shape_count(&q) && tt_shape_count(&k) && tt_shape_count(&y)) return 0;
+  if (n->op <= IR_attention_lse && n->dtype == TT_F32 && tt_shape_count(&q) && tt_shape_count(&k) && tt_shape_count(&y)) return 0;
   ir_ref args[8] = {0};
   for (uint32_t i = 0; i < n->n_args; i++) args[i] = map[n->args[i]];
   ir_attention_options o = ir_attention_of(&(ir_node){.op = n->op, .args = args, .n_args = n->n_args, .words = n->words});
@@ -308,8 +308,6 @@ tt_status pass_decompose(const ir_graph *in, ir_graph *out, const pass_options *
   }
   ir_ref (*rules)(ir_graph *, ir_op, const ir_ref *, uint32_t, const int64_t *, uint32_t) = out->rules;
   out->rules = rules ? drop_stops_and_rewrite : drop_stops;
-  bool learns = false;
-  for (ir_ref r = 1; r < in->n_nodes; r++) learns |= live[r] && ir_at(in, r)->op > IR_attention && ir_is_attention((ir_op)ir_at(in, r)->op);
   for (ir_ref r = 1; r < in->n_nodes && !out->error.status; r++) {
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
@@ -317,7 +315,7 @@ tt_status pass_decompose(const ir_graph *in, ir_graph *out, const pass_options *
     for (uint32_t i = 0; i < n->n_args && i < 3; i++) args[i] = map[n->args[i]];
     if (ir_ops[n->op].kind == IR_COMPOSITE || n->op == IR_conv || ir_is_attention((ir_op)n->op)) {
       out->at_origin = ir_origin_copy(out, in, n->origin);
-      map[r] = ir_is_attention((ir_op)n->op) ? plain_attention(out, n, map, learns) : n->op == IR_conv ? plain_conv(out, n, args[0], args[1]) : pass_decompose_row(out, (ir_op)n->op, args, n->words);
+      map[r] = ir_is_attention((ir_op)n->op) ? plain_attention(out, n, map) : n->op == IR_conv ? plain_conv(out, n, args[0], args[1]) : pass_decompose_row(out, (ir_op)n->op, args, n->words);
       out->at_origin = 0;
     }
     if (!map[r]) map[r] = ir_rebuild(in, out, r, map);

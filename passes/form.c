@@ -337,6 +337,9 @@ static uint64_t view_tag(const view *v) {
   return h;
 }
 
+/* The contraction of the kernel, or one more result of its attention. */
+static bool is_contraction(const checker *c, int i) { return ir_ops[ir_at(c->g, c->rows[i])->op].kind == IR_CONTRACTION; }
+
 static bool contract_form(checker *c, form_use *use) {
   const ir_node *core = ir_at(c->g, c->f->core);
   c->f->space = ir_shape(c->g, c->f->core);
@@ -346,13 +349,14 @@ static bool contract_form(checker *c, form_use *use) {
     if (!operand_form(c, core->args[k], k == 0 ? w.pad : 0)) return false;
   view *views = calloc((size_t)c->n, sizeof *views);     /* of rows above the contraction; rank -1: not above it */
   if (!views) return no(c, "no memory");
-  bool ok = true;
+  bool ok = true, several = false;
   for (int i = 0; ok && i < c->n; i++) {
     const ir_node *r = ir_at(c->g, c->rows[i]);
     ir_kind kind = ir_ops[r->op].kind;
     views[i].rank = -1;
-    if (c->rows[i] == c->f->core) {
-      views[i] = view_dense(c->f->space);
+    if (is_contraction(c, i)) {
+      views[i] = view_dense(ir_shape(c->g, c->rows[i]));
+      several |= c->rows[i] != c->f->core;
       continue;
     }
     bool view_op = r->op == IR_permute || r->op == IR_reshape || r->op == IR_broadcast || r->op == IR_slice || r->op == IR_reverse;
@@ -369,6 +373,8 @@ static bool contract_form(checker *c, form_use *use) {
     }
     if (ok && c->result[i] && views[i].rank < 0) ok = no(c, "a result does not depend on the contraction");
   }
+  for (int i = 0; ok && several && i < c->n; i++)       /* what one element is made of would be made at different times */
+    if (ir_ops[ir_at(c->g, c->rows[i])->op].kind == IR_ELEMENTWISE) ok = no(c, "an epilogue of several results of attention");
   c->count_s = count(c->g, c->f->core);
   for (int i = c->n - 1; ok && i >= 0; i--) {
     const ir_node *r = ir_at(c->g, c->rows[i]);
@@ -382,7 +388,7 @@ static bool contract_form(checker *c, form_use *use) {
       use[i] = (form_use){.stages = 1, .aligned = views[i].rank >= 0};
       for (int k = 0; k < s->n; k++) use[i].evals += s->d[k].evals;
     }
-    for (uint32_t k = 0; ok && k < r->n_args && c->rows[i] != c->f->core; k++) {
+    for (uint32_t k = 0; ok && k < r->n_args && !is_contraction(c, i); k++) {
       int a = position(c->rows, c->n, r->args[k]);
       if (a < 0 || views[a].rank >= 0) continue;
       for (int j = 0; ok && j < s->n; j++) {
@@ -406,7 +412,7 @@ static bool read_form(checker *c) {
     const ir_node *r = ir_at(c->g, c->rows[i]);
     ir_op op = r->op;
     pass_down d;
-    if (op == IR_scan && f->core && ir_same_scan(c->g, f->core, c->rows[i])) continue;
+    if (f->core && (ir_same_scan(c->g, f->core, c->rows[i]) || ir_same_attention(c->g, f->core, c->rows[i]))) continue;
     if (ir_ops[op].kind == IR_CONTRACTION || op == IR_argsort || op == IR_scan || is_core(op)) {
       if (f->core) return no(c, "two contractions, folds or the like");
       f->core = c->rows[i];

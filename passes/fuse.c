@@ -129,7 +129,8 @@ static void choose_row(solidity *s, ir_ref r) {
   for (uint32_t k = 0; k < n->n_args; k++) s->in_memory[r] &= s->in_memory[n->args[k]] || form_is_leaf(g, n->args[k]) || form_is_free(g, n->args[k]);
   s->own[r] = make_again(s, r, false), s->with[r] = make_again(s, r, true);
   if (kind == IR_MOVEMENT && n->op != IR_fold) {
-    bool stores = n->op == IR_permute && (ir_at(g, n->args[0])->op == IR_conv || ir_at(g, n->args[0])->op == IR_winograd || ir_at(g, n->args[0])->op == IR_attention) && s->n_readers[n->args[0]] == s->n_readers[r];
+    ir_op made = (ir_op)ir_at(g, n->args[0])->op;
+    bool stores = n->op == IR_permute && (made == IR_conv || made == IR_winograd || ir_is_attention(made)) && s->n_readers[n->args[0]] == s->n_readers[r];
     if ((f->solid[r] = f->forced[r] || stores)) s->in_memory[r] = f->forced[r] || s->n_readers[r] > 1;
     return;
   }
@@ -443,6 +444,23 @@ static void join_scans(fuser *f) {
       if (f->solid[m] && f->group[m] != f->group[r] && !path_through(f, f->group[r], f->group[m])) join(f, f->group[r], f->group[m]);
 }
 
+/* So are the results of an attention: its sums stand beside it, and derivatives are of the same scores. A task of a kernel of all derivatives has all rows of
+ * a head of k, so where there are few heads those by q, whose tasks are rows, stay apart from the others, whose tasks are columns. */
+static void join_attention(fuser *f) {
+  enum { HEADS = 8 };
+  const ir_graph *g = f->g;
+  for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++)
+    for (ir_ref m = r + 1; f->solid[r] && ir_is_attention((ir_op)ir_at(g, r)->op) && m < g->n_nodes; m++) {
+      if (!f->solid[m] || f->group[m] == f->group[r] || !ir_same_attention(g, r, m)) continue;
+      const ir_node *k = ir_at(g, ir_at(g, r)->args[1]);
+      int64_t heads = 1;
+      for (int i = 0; i < k->rank - 2; i++) heads *= k->dim[i];
+      bool rows = ir_at(g, r)->op == IR_attention_dq || ir_at(g, m)->op == IR_attention_dq;
+      int a = f->group[r], b = f->group[m], first = f->place[a] < f->place[b] ? a : b;
+      if (!(rows && heads < HEADS) && !path_through(f, first, first == a ? b : a)) join(f, a, b);
+    }
+}
+
 /* Does the group pick a few entries out of large rows? It belongs to who goes over those rows, not to who sums up what was picked. */
 static bool picks(const fuser *f, int i) {
   for (int k = 0; k < f->members[i].n; k++) {
@@ -575,6 +593,7 @@ tt_status pass_fuse(const ir_graph *in, ir_graph *out, const pass_options *optio
   tt_status status = TT_OK;
   if (start(&f)) {
     join_scans(&f);
+    join_attention(&f);
     join_reductions(&f);
     join_reads(&f, true);
     join_reads(&f, false);

@@ -9,7 +9,10 @@
  *     %z = conv(%x, %y)                             %s = slice(%p, start=[0,1,1,0], ...) : [64,32,32,16]
  *                                                   %z = conv(%x, %s)
  *
- * Not where %y is stored by a contraction's kernel, which cannot pad, nor where the padding is much of the whole. */
+ * Not where %y is stored by a contraction's kernel, which cannot pad, nor where the padding is much of the whole.
+ *
+ * So also where the result of attention is read permuted, heads beside each other, and by its derivative as it is: it is stored permuted, once, and the
+ * derivative reads it there. */
 #include "form.h"
 
 #include <stdlib.h>
@@ -64,6 +67,25 @@ static void find_pads(const ir_graph *g, const bool *live, const bool *kept, con
     }
 }
 
+/* For each result of attention that has other readers too, the permute that reads it; 0: none. */
+static void find_turned(const ir_graph *g, const bool *live, const bool *kept, const uint32_t *uses, ir_ref *turned) {
+  for (ir_ref r = g->n_nodes - 1; r > 0; r--) {
+    const ir_node *n = ir_at(g, r);
+    if (live[r] && n->op == IR_permute && ir_is_attention((ir_op)ir_at(g, n->args[0])->op) && uses[n->args[0]] > 1 && !kept[n->args[0]]) turned[n->args[0]] = r;
+  }
+}
+
+/* Makes the permute of y, which is map[y] so far; from now on y is read there. */
+static void turn_at_once(const ir_graph *in, ir_graph *g, ir_ref y, ir_ref permute, ir_ref *map) {
+  const int64_t *perm = ir_ints(ir_at(in, permute), "perm", NULL);
+  int back[TT_MAX_RANK];
+  for (int i = 0; i < ir_at(in, y)->rank; i++) back[perm[i]] = i;
+  map[permute] = ir_rebuild(in, g, permute, map);
+  g->at_origin = ir_origin_copy(g, in, ir_at(in, y)->origin);
+  map[y] = ir_permute(g, map[permute], back);
+  g->at_origin = 0;
+}
+
 /* Makes the pad of y, which is map[y] so far; from now on y and the views between them are read there. */
 static void pad_at_once(const ir_graph *in, ir_graph *g, ir_ref y, ir_ref pad, const bool *kept, const uint32_t *uses, ir_ref *map) {
   ir_ref views[MAX_VIEWS], x = map[y];
@@ -90,13 +112,14 @@ ir_graph *fuse_prepare(const ir_graph *in, tt_error *err) {
   ir_graph *g = ir_graph_new(in->name);
   bool *live = ir_live(in), *kept = calloc(in->n_nodes, sizeof *kept);
   uint32_t *uses = live ? ir_use_counts(in, live) : NULL;
-  ir_ref *map = calloc(in->n_nodes, sizeof *map), *relu = calloc(in->n_nodes, sizeof *relu), *pad_of = calloc(in->n_nodes, sizeof *pad_of);
-  bool ok = g && live && kept && uses && map && relu && pad_of;
+  ir_ref *map = calloc(in->n_nodes, sizeof *map), *relu = calloc(in->n_nodes, sizeof *relu), *pad_of = calloc(in->n_nodes, sizeof *pad_of), *turned = calloc(in->n_nodes, sizeof *turned);
+  bool ok = g && live && kept && uses && map && relu && pad_of && turned;
   if (ok) {
     g->plain = true;
     for (uint32_t i = 0; i < in->n_outputs; i++) kept[in->outputs[i].value] = true;
     for (uint32_t i = 0; i < in->n_effects; i++) kept[ir_at(in, in->effects[i])->args[1]] = true;
     find_pads(in, live, kept, uses, pad_of);
+    find_turned(in, live, kept, uses, turned);
   }
   for (ir_ref r = 1; ok && r < in->n_nodes && !g->error.status; r++) {
     if (!live[r] || map[r]) continue;
@@ -108,11 +131,12 @@ ir_graph *fuse_prepare(const ir_graph *in, tt_error *err) {
     for (ir_ref m = r + 1; n->op == IR_scan && m < in->n_nodes; m++)        /* all results of a scan stand side by side */
       if (live[m] && ir_same_scan(in, r, m)) map[m] = ir_rebuild(in, g, m, map);
     map[x] = before;
+    if (turned[r]) turn_at_once(in, g, r, turned[r], map);
     if (pad_of[r]) pad_at_once(in, g, r, pad_of[r], kept, uses, map);
     if (n->op == IR_relu) relu[x] = map[r];
   }
   if (ok) ir_finish(in, g, map);
-  free(live), free(kept), free(uses), free(map), free(relu), free(pad_of);
+  free(live), free(kept), free(uses), free(map), free(relu), free(pad_of), free(turned);
   if (ok && !g->error.status) return g;
   if (ok) tt_fail(err, g->error.status, "%s", g->error.message);
   else tt_fail(err, TT_NO_MEMORY, "error: no memory to fuse @%s\n  at %u rows\n  fix: free memory", in->name, in->n_nodes);
