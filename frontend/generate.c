@@ -1,6 +1,9 @@
 /* generate.c: a text grows token by token. One program takes a chunk of TT_GENERATE_CHUNK tokens, the other one token, both at a position that is an input; they share the
  * model's parameters and one set of caches, which are states of the graph. A chunk that is not full is padded: what stands behind the live tokens is seen by none of them (attention
- * is causal) and overwritten by what comes later. Near the capacity, where a padded chunk would not fit, tokens go one by one. */
+ * is causal) and overwritten by what comes later. Near the capacity, where a padded chunk would not fit, tokens go one by one.
+ *
+ * A text that grows past the capacity begins anew: its last half is taken as a prompt is. Moving the caches on would be wrong: what they hold was computed with the position that each
+ * token had, and of tokens that are gone. So every token has the logits that the whole model gives to the live tokens, and one of them costs 1 / capacity of a prefill of half of it. */
 #include "frontend.h"
 
 #define CACHE ".cache"
@@ -11,6 +14,7 @@ struct tt_generator {
   tt_model *m;
   rt_params *caches;
   part chunk, one;
+  int32_t *text;                   /* the live tokens */
   int64_t capacity, length, classes;
 };
 
@@ -49,6 +53,7 @@ void tt_generator_free(tt_generator *g) {
   part_free(&g->chunk);
   part_free(&g->one);
   rt_params_free(g->caches);
+  free(g->text);
   free(g);
 }
 
@@ -99,7 +104,10 @@ tt_generator *tt_generator_new(tt_model *m, tt_error *err) {
   tt_generator *g = calloc(1, sizeof *g);
   if (g) g->m = m, g->caches = rt_params_new();
   if (!g || !g->caches) tt_fail(err, TT_NO_MEMORY, "error: no memory for a generator\n  at tt_generator_new\n  fix: free memory");
-  else if (part_make(g, &g->one, 1, err) == TT_OK && (g->capacity < TT_GENERATE_CHUNK || part_make(g, &g->chunk, TT_GENERATE_CHUNK, err) == TT_OK)) return g;
+  else if (part_make(g, &g->one, 1, err) == TT_OK && (g->capacity < TT_GENERATE_CHUNK || part_make(g, &g->chunk, TT_GENERATE_CHUNK, err) == TT_OK)) {
+    if ((g->text = malloc((size_t)g->capacity * sizeof *g->text))) return g;
+    tt_fail(err, TT_NO_MEMORY, "error: no memory for a text of %lld tokens\n  at tt_generator_new\n  fix: free memory", (long long)g->capacity);
+  }
   tt_generator_free(g);
   return NULL;
 }
@@ -130,8 +138,19 @@ tt_status tt_generator_feed(tt_generator *g, const int32_t *tokens, int64_t n, c
     *logits = (const float *)tt_tensor_data(p->logits) + (live - 1) * g->classes;
   }
   *classes = g->classes;
+  memmove(g->text + g->length, tokens, (size_t)n * sizeof *tokens);
   g->length = length;
   return TT_OK;
+}
+
+/* One more token, which may be the first that does not fit: then the second half of the text, and it, are a new one. */
+static tt_status feed_on(tt_generator *g, int32_t id, const float **logits, int64_t *classes, tt_error *err) {
+  if (g->length < g->capacity) return tt_generator_feed(g, &id, 1, logits, classes, err);
+  int64_t kept = g->capacity > 1 ? g->capacity / 2 : 1;
+  memmove(g->text, g->text + g->capacity - (kept - 1), (size_t)(kept - 1) * sizeof *g->text);
+  g->text[kept - 1] = id;
+  g->length = 0;
+  return tt_generator_feed(g, g->text, kept, logits, classes, err);
 }
 
 /* -- Sampling ----------------------------------------------------------------------------------------------------------- */
@@ -175,15 +194,15 @@ tt_status tt_generate(tt_generator *g, const int32_t *prompt, int64_t n, const t
     return tt_fail(err, TT_INVALID, "error: temperature %g, top_k %lld, top_p %g or max_new_tokens %lld is out of range\n  at tt_generate\n  fix: give numbers of at least 0, and top_p of at most 1", o->temperature,
                    (long long)o->top_k, o->top_p, (long long)o->max_new_tokens);
   const float *logits;
-  int64_t classes;
+  int64_t classes, before = g->length;
   tt_status status = tt_generator_feed(g, prompt, n, &logits, &classes, err);
   for (int64_t i = 0; status == TT_OK; i++) {
-    int32_t id = tt_sample_token(logits, classes, o, g->length);
+    int32_t id = tt_sample_token(logits, classes, o, before + n + i);
     if (id < 0) return tt_fail(err, TT_NO_MEMORY, "error: no memory to choose one of %lld tokens\n  at tt_generate\n  fix: free memory", (long long)classes);
     if (made) *made = i + 1;
     if (o->token && !o->token(o->user, id)) break;
-    if (i + 1 == o->max_new_tokens || g->length == g->capacity) break;
-    status = tt_generator_feed(g, &id, 1, &logits, &classes, err);
+    if (o->max_new_tokens ? i + 1 == o->max_new_tokens : g->length == g->capacity) break;
+    status = feed_on(g, id, &logits, &classes, err);
   }
   return status;
 }

@@ -10,7 +10,7 @@ const cli_option cli_generate_options[] = {
   {"weights", "FILE", "instead: weights as safetensors, of train --save, or a published checkpoint of GPT-2 (model.safetensors) of any size"},
   {"tokenizer", "DIR", "a folder with vocab.json and merges.txt (default: the checkpoint's, or where the weights lie)"},
   {"prompt", "TEXT", "what the text begins with"},
-  {"max-new-tokens", "N", "default: until the model's context is full"},
+  {"max-new-tokens", "N", "default: until the model's context is full; past it the text goes on from its last half"},
   {"temperature", "X", "below 1 surer, above 1 more surprising, 0: always the likeliest token (default 1)"},
   {"top-k", "N", "only the N likeliest tokens (default: all)"},
   {"top-p", "X", "only the likeliest tokens whose probabilities reach X (default 1: all)"},

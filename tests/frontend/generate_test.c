@@ -80,6 +80,39 @@ static void same_as_whole(const char *backend) {
 Test(generate, through_the_caches_as_through_the_whole_model) { same_as_whole("jit"); }
 Test(generate, the_same_in_the_interpreter) { same_as_whole("interp"); }
 
+/* Past the capacity each token is the likeliest one of the whole model over what is live: each time the context is full, its last half with the token behind it begins anew. The random
+ * choice goes on with the place in the whole text. */
+typedef struct { int32_t text[5 * CONTEXT]; int64_t n; } novel;
+static bool take_on(void *user, int32_t id) {
+  novel *s = user;
+  return s->text[s->n++] = id, true;
+}
+Test(generate, past_the_context) {
+  tt_error err = {0};
+  tt_model *m = model("jit", &err);
+  tt_generator *g = tt_generator_new(m, &err);
+  cr_assert(g, "%s", err.message);
+  for (int kind = 0; kind < 2; kind++) {
+    novel s = {.text = {5, 1, 9}, .n = 3};
+    tt_generate_options o = {.max_new_tokens = 4 * CONTEXT, .token = take_on, .user = &s, .temperature = kind, .seed = 7};
+    int64_t made, begin = 0, turns = 0;
+    tt_generator_reset(g);
+    cr_assert_eq(tt_generate(g, s.text, 3, &o, &made, &err), TT_OK, "%s", err.message);
+    cr_assert(made == 4 * CONTEXT && s.n == 3 + made);
+    tt_tensor *y = NULL;
+    for (int64_t i = 3; i < s.n; i++) {                 /* token i follows tokens begin .. i-1 */
+      if (i - begin > CONTEXT) begin = i - CONTEXT / 2, turns++, tt_tensor_free(y), y = NULL;
+      if (!y) y = whole(m, s.text + begin, s.n - begin < CONTEXT ? s.n - begin : CONTEXT, &err);
+      int32_t id = tt_sample_token((const float *)tt_tensor_data(y) + (i - 1 - begin) * WORDS, WORDS, &o, i);
+      cr_assert_eq(s.text[i], id, "kind %d, place %lld: %d and %d", kind, (long long)i, s.text[i], id);
+    }
+    tt_tensor_free(y);
+    cr_assert_geq(turns, 5);
+  }
+  tt_generator_free(g);
+  tt_model_free(m);
+}
+
 static tt_val without(tt_val x, void *arg) { return tt_linear(tt_cast(tt_unsqueeze(x, 2), TT_F32), "fc", WORDS); }
 
 Test(generate, what_cannot_be_is_an_error_and_changes_nothing) {
