@@ -651,7 +651,9 @@ static void body_reductions(loop_nest *ln, lp_cursor *outside) {
     nest_close(&at);
   }
   nest_prefetch(ln);
+  lp_stmt **body = at.tail;
   store_results(ln, &at, true);
+  nest_prefetch_flat(ln, body);
 }
 
 /* ---- reading the kernel ---- */

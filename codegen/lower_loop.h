@@ -94,7 +94,8 @@ void nest_sizes(loop_nest *ln);                               /* how much a task
 bool nest_choose(loop_nest *ln);                              /* joins axes, and chooses which group is vectorized */
 bool nest_keep(loop_nest *ln);                                /* which rows are kept in scratch from one stage to the next */
 lp_stmt *nest_store(loop_nest *ln, lp_cursor *at, ir_ref result, const lp_ref *index, lp_ref value);
-void nest_prefetch(loop_nest *ln);                            /* lower_stream.c: the next row comes to L1 while this one is computed */
+void nest_prefetch(loop_nest *ln);                            /* lower_stream.c: the rows after this one are asked for while it is computed */
+void nest_prefetch_flat(loop_nest *ln, lp_stmt **body);       /* the same where nothing is reduced; body: of the loop over the vectors */
 /* What a special core reads and where it writes, at ln->at, for choosing loops: at most 4 of each. */
 void nest_special_roots(loop_nest *ln, lp_ref *roots, int *n_roots, lp_ref *stores, int *n_stores);
 
