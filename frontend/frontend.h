@@ -40,6 +40,9 @@ struct tt_trace {
   tt_val position;                        /* where this call's tokens stand, i64[]; {0}: this is no trace of tt_generate */
   int64_t capacity;                       /* of its caches, the smallest; 0: none so far */
   tt_val loss;                            /* what tt_loss has said so far */
+  tt_trace *parent;                       /* of a scan's body: the trace that scans */
+  tt_trace *bodies, *next_body;           /* of its scans: finished, kept so that what remains of their values is known for what it is */
+  ir_ref *captured; int n_captured;       /* of a body: the parent's values that have become inputs after those it was given, in order */
 };
 
 /* An open op. g is NULL when there is nothing to do: return poison. */
@@ -55,7 +58,8 @@ bool trace_axis(const tt_call *c, int axis, int rank, int *out);          /* neg
 int trace_axes(const tt_call *c, tt_val x, tt_ints axes, int *out);       /* how many; all when there are none; -1: error recorded */
 bool trace_broadcasts(const tt_shape *a, const tt_shape *b, tt_shape *out);
 bool trace_is(tt_val v);                                                  /* given, for optional values */
-ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype); /* seed, step, made on demand */
+ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype); /* seed, step, made on demand; none in a scan's body: an error */
+ir_ref trace_capture(tt_trace *t, ir_ref outer, const char *name);        /* scan.c */
 tt_val trace_text(tt_call *c, const char *text, const char *const *names, const tt_val *vals, const double *numbers, int n);  /* pass_build_text; vals[i] {0}: numbers[i] */
 
 /* tuned.c: files of measured plans. The default is TT_TUNED, else tinytorch/tuned in $XDG_CONFIG_HOME or ~/.config; "none" is no file.

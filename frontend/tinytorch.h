@@ -120,6 +120,26 @@ TT_API void tt_vjp_at(tt_here, tt_val y, tt_val cotangent, const tt_val *wrt, in
 #define tt_grad(loss, wrt, n, out) tt_grad_at(TT_HERE, loss, wrt, n, out)
 #define tt_vjp(y, cotangent, wrt, n, out) tt_vjp_at(TT_HERE, y, cotangent, wrt, n, out)
 
+/* A loop over time. body writes the graph of one step, once: from the carries, from step t of each x, and from the rest, which is the same in every step, to each carry's next value, of
+ * its type and shape, and the step's part of each y. carry: the first values; x [T,...]; the results are the last values of the carries and y [T,...]. Parameters that the body declares (the
+ * layers of nn.h do) are the model's, one for all steps. Other values from outside come in by `rest`; random numbers, which would be the same in each step, by x. Derivatives of any order are
+ * scans in the other direction, which keep what every step made (backpropagation through time, Werbos 1990). A scan in the body of a scan is fine.
+ *
+ *     static void step(const tt_scan_step *s, void *arg) { s->next[0] = s->y[0] = tt_tanh(tt_add(tt_linear(s->x[0], "ih", 64), tt_linear(s->carry[0], "hh", 64))); }
+ *     tt_val y = tt_scan(step, NULL, .carry = &h0, .n_carry = 1, .x = &x, .n_x = 1, .n_y = 1).y[0]; */
+enum { TT_SCAN_MOST = 16 };        /* of each list */
+typedef struct { const tt_val *carry, *x, *rest; tt_val *next, *y; } tt_scan_step;
+typedef void tt_scan_body(const tt_scan_step *s, void *arg);
+typedef struct {
+  const tt_val *carry, *x, *rest;
+  int n_carry, n_x, n_rest, n_y;
+  int64_t length;                  /* steps; without x it must be said */
+  bool reversed;                   /* from the last step to the first */
+} tt_scan_args;
+typedef struct { tt_val carry[TT_SCAN_MOST], y[TT_SCAN_MOST]; } tt_scan_result;      /* carries after the last step that is taken, and every step's y at its place in time */
+TT_API tt_scan_result tt_scan_at(tt_here, tt_scan_body *body, void *arg, tt_scan_args a);
+#define tt_scan(body, arg, ...) tt_scan_at(TT_HERE, body, arg, (tt_scan_args){__VA_ARGS__})
+
 /* A scalar that the model is trained to make small, said by its own function, in the place of a loss of its result and of labels; what several calls
  * say adds up. So a model that needs no labels, or has a loss of what lies inside it, is one function still. */
 TT_API void tt_loss_at(tt_here, tt_val v);

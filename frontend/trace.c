@@ -30,8 +30,14 @@ void tt_trace_free(tt_trace *t) {
   if (!t) return;
   for (int i = 0; i < t->n_params; i++) free((char *)t->params[i].name);
   for (int i = 0; i < t->n_warnings; i++) free(t->warnings[i]);
+  while (t->bodies) {
+    tt_trace *body = t->bodies;
+    t->bodies = body->next_body;
+    tt_trace_free(body);
+  }
   free(t->params);
   free(t->warnings);
+  free(t->captured);
   ir_graph_free(t->g);
   free(t);
 }
@@ -58,6 +64,7 @@ const char *tt_trace_warning(const tt_trace *t, int i) { return t && i >= 0 && i
 
 void trace_warn(tt_trace *t, const char *format, ...) {
   char text[1024];
+  while (t->parent) t = t->parent;
   va_list list;
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
@@ -115,7 +122,10 @@ tt_call trace_open(const char *op, tt_here here, const tt_val *args, int n) {
   if (!c.g) return c;
   for (int i = 0; i < n && c.g; i++) {
     const tt_val v = args[i];
-    if (v.trace && v.trace != t) {
+    if (v.trace && (v.trace->parent == t || t->parent == v.trace)) {
+      trace_wrong(&c, "inside the body use what the step is given (hand other values in as `rest`), outside what tt_scan gives back", "argument %d is a value from %s of tt_scan", i + 1, v.trace->parent == t ? "the body" : "outside of the body");
+      c.g = NULL;
+    } else if (v.trace && v.trace != t) {
       trace_wrong(&c, "a value lives in the trace that made it; make it again in this one", "argument %d is a value of another trace", i + 1);
       c.g = NULL;
     } else if (!v.trace) {
@@ -260,6 +270,7 @@ void tt_scope_pop_at(tt_here here, tt_val x) {
 tt_val tt_input_at(tt_here here, tt_trace *t, const char *name, tt_dtype dtype, tt_shape shape) {
   __attribute__((cleanup(trace_close))) tt_call call = trace_open_empty("input", here, t);
   if (!call.g) DONE(0);
+  if (t->parent) WRONG("hand it to tt_scan, as one of xs or of the rest", "the body of tt_scan takes no inputs of its own");
   if (ir_find(call.g, name)) WRONG("give each input and parameter a name of its own", "the name \"%s\" is taken", name);
   for (int i = 0; i < shape.rank; i++)
     if (shape.dim[i] < 0) WRONG("shapes are fixed when tracing; give the size", "dimension %d of \"%s\" is %lld", i, name, (long long)shape.dim[i]);
@@ -267,6 +278,8 @@ tt_val tt_input_at(tt_here here, tt_trace *t, const char *name, tt_dtype dtype, 
 }
 
 ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype) {
+  char place[200];
+  if (t->parent) return tt_fail(&t->g->error, TT_INVALID, "error: random numbers in the body of tt_scan, which would be the same in each step\n  at %s\n  fix: draw them outside, with an axis of steps, and hand them in as one of xs", trace_place(t->g, t->g->at_origin, place, sizeof place)), 0;
   ir_ref r = ir_find(t->g, name);
   return r ? r : ir_input(t->g, name, dtype, TT_SCALAR);
 }
@@ -274,6 +287,10 @@ ir_ref trace_scalar_input(tt_trace *t, const char *name, tt_dtype dtype) {
 void tt_loss_at(tt_here here, tt_val v) {
   tt_call call __attribute__((cleanup(trace_close))) = trace_open("loss", here, &v, 1);
   if (!call.g) return;
+  if (call.t->parent) {
+    trace_wrong(&call, "give it as one of y, and say the loss of what tt_scan gives back", "the body of tt_scan has no loss");
+    return;
+  }
   if (tt_rank(v) || !tt_dtype_in(tt_dtype_of(v), TT_REAL)) {
     trace_wrong(&call, "take its mean or sum", "a loss is one real number");
     return;
@@ -284,6 +301,10 @@ void tt_loss_at(tt_here here, tt_val v) {
 void tt_output_at(tt_here here, tt_trace *t, const char *name, tt_val v) {
   __attribute__((cleanup(trace_close))) tt_call c = trace_open_empty("output", here, t);
   if (!c.g) return;
+  if (t->parent) {
+    trace_wrong(&c, "set it as one of y", "the body of tt_scan has no outputs of its own");
+    return;
+  }
   if (!v.trace || v.trace != t) {
     trace_wrong(&c, "give it a value of this trace", "\"%s\" is %s", name, v.trace ? "a value of another trace" : "no value");
     return;
@@ -321,34 +342,36 @@ tt_val tt_param_typed_at(tt_here here, tt_trace *t, const char *name, tt_dtype d
   snprintf(full, sizeof full, "%s%s%s", t->scope, used ? "." : "", name);
   for (size_t i = 0; i < used; i++)
     if (full[i] == '/') full[i] = '.';
-  for (int i = 0; i < t->n_params; i++)
-    if (!strcmp(t->params[i].name, full))
+  tt_trace *owner = t;                    /* a scan's body has no parameters of its own */
+  while (owner->parent) owner = owner->parent;
+  for (int i = 0; i < owner->n_params; i++)
+    if (!strcmp(owner->params[i].name, full))
       WRONG("give this layer another name; to share weights, declare the parameter once and pass the value on",
-            "the name \"%s\" is taken by the parameter made at %s:%d", full, t->params[i].file, t->params[i].line);
-  if (ir_find(call.g, full)) WRONG("give each input and parameter a name of its own", "the name \"%s\" is taken by an input", full);
+            "the name \"%s\" is taken by the parameter made at %s:%d", full, owner->params[i].file, owner->params[i].line);
+  if (ir_find(call.g, full) || ir_find(owner->g, full)) WRONG("give each input and parameter a name of its own", "the name \"%s\" is taken by an input", full);
   for (int i = 0; i < shape.rank; i++)
     if (shape.dim[i] <= 0) WRONG("give sizes of at least 1", "dimension %d of \"%s\" is %lld", i, full, (long long)shape.dim[i]);
   bool needs_fan = init.kind >= TT_INIT_XAVIER_UNIFORM && init.kind <= TT_INIT_KAIMING_NORMAL;
   if (needs_fan && shape.rank < 2)
     WRONG("use tt_init_uniform or tt_init_normal for it", "\"%s\" has rank %d, and fans need [out, in, ...]", full, shape.rank);
-  if (t->n_params == t->cap_params) {
-    int cap = t->cap_params ? t->cap_params * 2 : 16;
-    trace_param *more = realloc(t->params, sizeof *more * (size_t)cap);
+  if (owner->n_params == owner->cap_params) {
+    int cap = owner->cap_params ? owner->cap_params * 2 : 16;
+    trace_param *more = realloc(owner->params, sizeof *more * (size_t)cap);
     if (!more) {
       tt_fail(&call.g->error, TT_NO_MEMORY, "error: param: no memory for another parameter");
       DONE(0);
     }
-    t->params = more;
-    t->cap_params = cap;
+    owner->params = more;
+    owner->cap_params = cap;
   }
   char *copy = strdup(full);
   if (!copy) {
     tt_fail(&call.g->error, TT_NO_MEMORY, "error: param: no memory for a name");
     DONE(0);
   }
-  ir_ref r = ir_param(call.g, full, dtype, shape, use == TT_TRAINED);
-  t->params[t->n_params++] = (trace_param){copy, r, dtype, shape, init, use, t->places[0].file, t->places[0].line};
-  DONE(r);
+  ir_ref r = ir_param(owner->g, full, dtype, shape, use == TT_TRAINED);
+  owner->params[owner->n_params++] = (trace_param){copy, r, dtype, shape, init, use, ir_intern(owner->g, t->places[0].file), t->places[0].line};
+  DONE(trace_capture(t, r, full));
 }
 
 /* Of the first real input; f32 when all are integers. */
@@ -367,6 +390,10 @@ tt_val tt_param_at(tt_here here, tt_val x, const char *name, tt_shape shape, tt_
 void tt_assign_at(tt_here here, tt_val param, tt_val v) {
   __attribute__((cleanup(trace_close))) tt_call c = trace_open("assign", here, (const tt_val[]){param, v}, 2);
   if (!c.g) return;
+  if (c.t->parent) {
+    trace_wrong(&c, "make it a carry, and assign what tt_scan gives back", "the body of tt_scan changes no state");
+    return;
+  }
   const ir_node *p = ir_at(c.g, param.ref), *n = ir_at(c.g, v.ref);
   tt_shape ps = ir_shape(c.g, param.ref), ns = ir_shape(c.g, v.ref);
   if (p->op != IR_param) {
