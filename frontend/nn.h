@@ -191,9 +191,14 @@ typedef enum { TT_RNN_TANH, TT_RNN_RELU, TT_GRU, TT_LSTM } tt_cell;
 typedef struct { tt_val y, h, c; } tt_recurrent_state;
 TT_API tt_recurrent_state tt_f_recurrent_at(tt_here, tt_cell cell, tt_val x, tt_val h0, tt_val c0, tt_val w_ih, tt_val w_hh, tt_val b_ih, tt_val b_hh, bool reversed);
 #define tt_f_recurrent(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, reversed) tt_f_recurrent_at(TT_HERE, cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, reversed)
-/* Layers of it, from zeros: parameters name.weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 (and _l0_reverse, _l1 ...), all
- * U(-1/sqrt(H), 1/sqrt(H)). y [T,N,H], bidirectional [T,N,2H]; h and c are those of the last layer and direction. */
-typedef struct { int layers; bool bidirectional, no_bias; } tt_recurrent_options;      /* layers: 0 is 1 */
+/* Layers of it: parameters name.weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 (and _l0_reverse, _l1 ...), all
+ * U(-1/sqrt(H), 1/sqrt(H)). y [T,N,H], bidirectional [T,N,2H]. h0, c0 and the results h, c (of an LSTM alone): [layers * directions, N, H], as torch.nn.LSTM has
+ * them: layer by layer, forward, then backward; what one call gives as h and c, the next can begin with. */
+typedef struct {
+  int layers;                      /* 0: 1 */
+  bool bidirectional, no_bias;
+  tt_val h0, c0;                   /* left out: zeros */
+} tt_recurrent_options;
 TT_API tt_recurrent_state tt_recurrent_at(tt_here, tt_cell cell, tt_val x, const char *name, int64_t hidden, tt_recurrent_options o);
 #define tt_lstm(x, name, hidden, ...) tt_recurrent_at(TT_HERE, TT_LSTM, x, name, hidden, (tt_recurrent_options){__VA_ARGS__})
 #define tt_gru(x, name, hidden, ...) tt_recurrent_at(TT_HERE, TT_GRU, x, name, hidden, (tt_recurrent_options){__VA_ARGS__})

@@ -83,15 +83,33 @@ tt_recurrent_state tt_f_recurrent_at(tt_here here, tt_cell cell, tt_val x, tt_va
   return out;
 }
 
+enum { MOST = 64 };                                      /* layers and directions */
+
+/* State i of several; {0}: they begin with zeros. */
+static tt_val part(tt_val states, int i) { return trace_is(states) ? tt_squeeze(tt_slice(states, 0, i, i + 1, 1), 0) : states; }
+
 tt_recurrent_state tt_recurrent_at(tt_here here, tt_cell cell, tt_val x, const char *name, int64_t hidden, tt_recurrent_options o) {
   tt_recurrent_state out = {{x.trace, 0}, {x.trace, 0}, {x.trace, 0}};
   __attribute__((cleanup(trace_close))) tt_call call = trace_open(cells[cell].name, here, &x, 1);
   if (!call.g) return out;
   if (tt_rank(x) != 3 || hidden < 1 || o.layers < 0) { trace_wrong(&call, "give x [T,N,I], at least one hidden feature and one layer", "%s has rank %d, %lld features, %d layers", name, tt_rank(x), (long long)hidden, o.layers); return out; }
+  int layers = o.layers ? o.layers : 1, directions = 1 + o.bidirectional, n = layers * directions;
+  if (n > MOST) { trace_wrong(&call, "take fewer layers", "%s has %d layers, more than %d", name, layers, MOST / directions); return out; }
+  for (int i = 0; i < 2; i++) {
+    tt_val given = i ? o.c0 : o.h0;
+    tt_shape s = tt_shape_of(given), want = TT_SHAPE(n, tt_dim(x, 1), hidden);
+    if (!trace_is(given) || (given.trace == x.trace && !given.ref)) continue;
+    if (i && cell != TT_LSTM) { trace_wrong(&call, "leave c0 out", "only an LSTM has c"); return out; }
+    if (given.trace != x.trace || tt_dtype_of(given) != tt_dtype_of(x) || !tt_shape_equal(&s, &want)) {
+      trace_wrong(&call, "give it [layers * directions, N, H], of x's type and trace", "%s of %s is no %s[%d,%lld,%lld]", i ? "c0" : "h0", name, tt_dtype_name(tt_dtype_of(x)), n, (long long)tt_dim(x, 1), (long long)hidden);
+      return out;
+    }
+  }
   double bound = 1 / sqrt((double)hidden);
+  tt_val h[MOST], c[MOST];
   tt_scope_push(x, name);
   out.y = x;
-  for (int l = 0; l < (o.layers ? o.layers : 1); l++) {
+  for (int l = 0; l < layers; l++) {
     tt_val w[4] = {{0}}, y[2] = {{0}};
     for (int back = 0; back <= o.bidirectional; back++) {
       static const char *const names[4] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
@@ -101,11 +119,14 @@ tt_recurrent_state tt_recurrent_at(tt_here here, tt_cell cell, tt_val x, const c
         int64_t all = cells[cell].gates * hidden;
         w[i] = tt_param(x, full, i > 1 ? TT_SHAPE(all) : TT_SHAPE(all, i ? hidden : tt_dim(out.y, 2)), tt_init_uniform(-bound, bound));
       }
-      tt_recurrent_state s = tt_f_recurrent_at(here, cell, out.y, (tt_val){0}, (tt_val){0}, w[0], w[1], w[2], w[3], back);
-      y[back] = s.y, out.h = s.h, out.c = s.c;
+      int i = l * directions + back;
+      tt_recurrent_state s = tt_f_recurrent_at(here, cell, out.y, part(o.h0, i), part(o.c0, i), w[0], w[1], w[2], w[3], back);
+      y[back] = s.y, h[i] = s.h, c[i] = s.c;
     }
     out.y = o.bidirectional ? tt_concat(y, 2, 2) : y[0];
   }
   tt_scope_pop(x);
+  out.h = tt_stack(h, n, 0);
+  if (cell == TT_LSTM) out.c = tt_stack(c, n, 0);
   return out;
 }

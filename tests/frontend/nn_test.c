@@ -105,6 +105,93 @@ Test(nn, transformer_blocks) {
     }
 }
 
+/* ---- recurrent layers with states, in loops, from torch.nn.LSTM's page ---- */
+
+enum { STEPS = 3, BATCH = 2, IN = 3, HIDDEN = 2, LAYERS = 2, STATES = 2 * LAYERS };
+
+static double sigmoid(double v) { return 1 / (1 + exp(-v)); }
+
+static void cell_step(tt_cell cell, const double *p, const double *q, double *h, double *c) {
+  for (int i = 0; i < HIDDEN; i++) {
+    double g[4];
+    for (int k = 0; k < 4; k++) g[k] = k * HIDDEN + i < (cell == TT_LSTM ? 4 : cell == TT_GRU ? 3 : 1) * HIDDEN ? p[k * HIDDEN + i] + q[k * HIDDEN + i] : 0;
+    if (cell == TT_RNN_TANH) h[i] = tanh(g[0]);
+    if (cell == TT_GRU) h[i] = (1 - sigmoid(g[1])) * tanh(p[2 * HIDDEN + i] + sigmoid(g[0]) * q[2 * HIDDEN + i]) + sigmoid(g[1]) * h[i];
+    if (cell == TT_LSTM) c[i] = sigmoid(g[1]) * c[i] + sigmoid(g[0]) * tanh(g[2]), h[i] = sigmoid(g[3]) * tanh(c[i]);
+  }
+}
+
+/* All layers both ways; h and c go in as first states and come out as last ones. */
+static void recurrent(tt_cell cell, double y[STEPS][BATCH][2 * HIDDEN], double (*h)[BATCH][HIDDEN], double (*c)[BATCH][HIDDEN]) {
+  int gates = cell == TT_LSTM ? 4 : cell == TT_GRU ? 3 : 1, width = IN;
+  double x[STEPS][BATCH][2 * HIDDEN] = {{{0}}};
+  for (int i = 0; i < STEPS * BATCH * IN; i++) x[i / (BATCH * IN)][i / IN % BATCH][i % IN] = pattern("x", i);
+  for (int l = 0; l < LAYERS; l++, width = 2 * HIDDEN) {
+    for (int back = 0; back < 2; back++)
+      for (int k = 0; k < STEPS; k++)
+        for (int b = 0; b < BATCH; b++) {
+          char end[20], bias[40];
+          double p[4 * HIDDEN], q[4 * HIDDEN], *now = h[2 * l + back][b];
+          int t = back ? STEPS - 1 - k : k;
+          snprintf(end, sizeof end, "_l%d%s", l, back ? "_reverse" : "");
+          char w[40];
+          snprintf(w, sizeof w, ".weight_ih%s", end), snprintf(bias, sizeof bias, ".bias_ih%s", end), linear("r", w, bias, 0, x[t][b], width, p, gates * HIDDEN);
+          snprintf(w, sizeof w, ".weight_hh%s", end), snprintf(bias, sizeof bias, ".bias_hh%s", end), linear("r", w, bias, 0, now, HIDDEN, q, gates * HIDDEN);
+          cell_step(cell, p, q, now, c[2 * l + back][b]);
+          memcpy(&y[t][b][back * HIDDEN], now, sizeof(double) * HIDDEN);
+        }
+    memcpy(x, y, sizeof x);
+  }
+}
+
+Test(nn, recurrent_layers_with_first_and_last_states) {
+  for (tt_cell cell = TT_RNN_TANH; cell <= TT_LSTM; cell++)
+    for (int states = 0; states < 2; states++) {
+      if (cell == TT_RNN_RELU) continue;
+      TRACE(false, STEPS, BATCH, IN);
+      double h[STATES][BATCH][HIDDEN] = {{{0}}}, c[STATES][BATCH][HIDDEN] = {{{0}}}, y[STEPS][BATCH][2 * HIDDEN], want[STEPS * BATCH * 2 * HIDDEN + 2 * STATES * BATCH * HIDDEN];
+      tt_recurrent_options o = {.layers = LAYERS, .bidirectional = true};
+      if (states) {
+        o.h0 = tt_input(t, "h0", TT_F64, TT_SHAPE(STATES, BATCH, HIDDEN));
+        if (cell == TT_LSTM) o.c0 = tt_input(t, "c0", TT_F64, TT_SHAPE(STATES, BATCH, HIDDEN));
+        for (int i = 0; i < STATES * BATCH * HIDDEN; i++) h[i / (BATCH * HIDDEN)][i / HIDDEN % BATCH][i % HIDDEN] = pattern("h0", i), c[i / (BATCH * HIDDEN)][i / HIDDEN % BATCH][i % HIDDEN] = pattern("c0", i);
+      }
+      tt_recurrent_state r = tt_recurrent_at(TT_HERE, cell, x, "r", HIDDEN, o);
+      tt_val all[3] = {tt_flatten(r.y, 0), tt_flatten(r.h, 0), cell == TT_LSTM ? tt_flatten(r.c, 0) : (tt_val){0}};
+      recurrent(cell, y, h, c);
+      memcpy(want, y, sizeof y), memcpy(want + STEPS * BATCH * 2 * HIDDEN, h, sizeof h), memcpy(want + STEPS * BATCH * 2 * HIDDEN + STATES * BATCH * HIDDEN, c, sizeof c);
+      expect_all(GET(tt_concat(all, cell == TT_LSTM ? 3 : 2, 0)), want, STEPS * BATCH * 2 * HIDDEN + (cell == TT_LSTM ? 2 : 1) * STATES * BATCH * HIDDEN);
+    }
+}
+
+/* What one part of a text ends with, the next begins with. */
+Test(nn, recurrent_layers_go_on) {
+  TRACE(false, 6, 2, 3);
+  tt_val w[4], parts[2];
+  tt_val one = tt_slice(x, 0, 0, 4, 1), two = tt_slice(x, 0, 4, 6, 1), h = tt_full(x, TT_SHAPE(2, 5), 0);
+  static const char *const names[] = {"w", "u", "a", "b"};
+  for (int i = 0; i < 4; i++) w[i] = tt_param(x, names[i], i > 1 ? TT_SHAPE(20) : TT_SHAPE(20, i ? 5 : 3), tt_init_zeros());
+  tt_recurrent_state all = tt_f_recurrent(TT_LSTM, x, h, h, w[0], w[1], w[2], w[3], false), a = tt_f_recurrent(TT_LSTM, one, h, h, w[0], w[1], w[2], w[3], false), b = tt_f_recurrent(TT_LSTM, two, a.h, a.c, w[0], w[1], w[2], w[3], false);
+  parts[0] = a.y, parts[1] = b.y;
+  tt_val apart[3] = {tt_flatten(tt_sub(all.y, tt_concat(parts, 2, 0)), 0), tt_flatten(tt_sub(all.h, b.h), 0), tt_flatten(tt_sub(all.c, b.c), 0)};
+  EXPECT(tt_amax(tt_abs(tt_concat(apart, 3, 0)), TT_ALL, false), 0);
+}
+
+Test(nn, recurrent_states_of_another_shape) {
+  static const struct { tt_cell cell; int states; bool c0; const char *says; } cases[] = {{TT_LSTM, 1, false, "h0 of r is no f64[2,2,4]"}, {TT_LSTM, 3, true, "c0 of r is no f64[2,2,4]"}, {TT_GRU, 2, true, "only an LSTM has c"}};
+  for (int i = 0; i < 3; i++) {
+    TRACE(false, 6, 2, 3);
+    ir_graph *g;
+    tt_error err = {0};
+    tt_recurrent_options o = {.layers = 2};
+    *(cases[i].c0 ? &o.c0 : &o.h0) = tt_input(t, "s", TT_F64, TT_SHAPE(cases[i].states, 2, 4));
+    tt_output(t, "y", tt_recurrent_at(TT_HERE, cases[i].cell, x, "r", 4, o).h);
+    cr_assert_neq(tt_trace_finish(t, &g, &err), TT_OK);
+    cr_expect(strstr(err.message, cases[i].says) && strstr(err.message, "fix: "), "%s", err.message);
+    tt_trace_free(t);
+  }
+}
+
 Test(nn, transformer_block_drops_in_training) {
   TRACE(true, 64, 2, 4);
   tt_val y = tt_transformer_encoder(x, "b", 2, 4, .norm_first = true, .drop_path = 1);
