@@ -140,7 +140,7 @@ int64_t ir_function_add(ir_graph *g, ir_graph *function) {
   for (uint32_t i = 0; i < g->n_functions; i++)
     if (g->functions[i] == function) return i;
   if (!grow(g, &g->functions, g->n_functions, &g->cap_functions, sizeof *g->functions)) return -1;
-  function->holders++;
+  function->holders++, function->called = true;
   if (function->depth >= g->depth) g->depth = function->depth + 1;
   g->functions[g->n_functions] = function;
   return g->n_functions++;

@@ -92,6 +92,7 @@ typedef struct ir_graph {
 
   /* state of the builder: what the next rows get */
   uint32_t holders;                 /* graphs that have this one among their functions */
+  bool called;                      /* by scans: its leaves are what they give it, read or not */
   uint32_t depth;                   /* of functions in functions: 0 where there is none, at most IR_MAX_DEPTH */
   struct ir_graph *(*replaced)[2]; uint32_t n_replaced;     /* a function [0] of another graph comes in as [1]: what passes make of functions */
   uint32_t at_origin;               /* origin of new rows */
@@ -151,10 +152,10 @@ bool ir_words_ok(const ir_graph *g, ir_op op, const int64_t *words, uint32_t n_w
 bool ir_infer(ir_graph *g, ir_op op, const ir_ref *args, uint32_t n_args, const int64_t *words, uint32_t n_words, tt_dtype *dtype, tt_shape *shape);
 
 /* walk.c: what passes share.
- * ir_live marks the rows that outputs and effects need (g->n_nodes bools, caller frees).
+ * ir_live marks the rows that outputs and effects need, and the leaves of a function that scans call (g->n_nodes bools, caller frees).
  * ir_rebuild makes row r of `in` again in `out` with its operands looked up in map, its origin and name kept
  * (names only when free), and returns it. It is the body of most passes. A pass that keeps kernels sets at_region itself.
- * ir_finish copies name, outputs and effects through map. */
+ * ir_finish copies name, outputs and effects through map, and whether scans call it. */
 ir_graph *ir_clone(const ir_graph *g);                              /* the same rows by number, kernels and places too; NULL: no memory */
 bool *ir_live(const ir_graph *g);
 ir_ref ir_rebuild(const ir_graph *in, ir_graph *out, ir_ref r, const ir_ref *map);

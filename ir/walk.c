@@ -4,14 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Operands stand before their row, so one walk backward is enough. */
+/* Operands stand before their row, so one walk backward is enough. A function's leaves are what scans give it, read or not. */
 bool *ir_live(const ir_graph *g) {
   bool *live = calloc(g->n_nodes, sizeof *live);
   if (!live) return NULL;
   for (uint32_t i = 0; i < g->n_outputs; i++) live[g->outputs[i].value] = true;
   for (uint32_t i = 0; i < g->n_effects; i++) live[g->effects[i]] = true;
-  for (ir_ref r = g->n_nodes - 1; r > 0; r--)
+  for (ir_ref r = g->n_nodes - 1; r > 0; r--) {
+    live[r] |= g->called && (ir_at(g, r)->op == IR_input || ir_at(g, r)->op == IR_param);
     for (uint32_t i = 0; live[r] && i < ir_at(g, r)->n_args; i++) live[ir_at(g, r)->args[i]] = true;
+  }
   return live;
 }
 
@@ -59,6 +61,7 @@ ir_ref ir_rebuild(const ir_graph *in, ir_graph *out, ir_ref r, const ir_ref *map
 }
 
 void ir_finish(const ir_graph *in, ir_graph *out, const ir_ref *map) {
+  out->called = in->called;
   out->name = ir_intern(out, in->name);
   for (uint32_t i = 0; i < in->n_outputs; i++) ir_output_add(out, in->outputs[i].name, map[in->outputs[i].value]);
   /* The effects are in `out` since their rows were made; here they get the order that they had, new ones after them. */

@@ -295,7 +295,7 @@ static bool grow_forward(job *x) {
   free(map), free(wanted);
   if (!ok || x->g->error.status) return ir_graph_free(f), false;
   ir_graph *before = x->g->functions[x->a.body];
-  f->holders = 1;
+  f->holders = 1, f->called = true;
   x->g->functions[x->a.body] = f;
   if (f->depth >= x->g->depth) x->g->depth = f->depth + 1;
   ir_graph_free(before);

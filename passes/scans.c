@@ -8,7 +8,8 @@
  *     %y = scan(%h0, %x, %w, body=@f, ...)                      %y = scan(%h0, %x, %p, body=@f, ...)
  *
  * A result that nobody reads is not returned, a carry that nothing depends on is not carried, and one that never changes is an argument like the rest. What
- * follows from the rest of the arguments alone is computed before the scan, but for movement and numbers, which cost nothing where they stand. */
+ * follows from the rest of the arguments alone is computed before the scan, but for movement and numbers, which cost nothing where they stand; a result that is
+ * the same in every step is no result of the scan. */
 #include "form.h"
 
 #include <stdio.h>
@@ -23,7 +24,7 @@ typedef struct {
   ir_scan_attrs a;
   const ir_graph *f;                 /* its body */
   bool *used, *fixed, *needed;       /* result: somebody reads it; row of f: the same in every step; somebody reads it */
-  bool *kept;                        /* carry: it is one */
+  bool *kept, *given;                /* carry: it is one; result: the new scan gives it */
   ir_ref *outside, *inside;          /* row of f: its value before the scan; in the new body */
   ir_graph *b;                       /* the new body */
   ir_ref *leaves;                    /* of f, by argument */
@@ -60,6 +61,8 @@ static void look_through(job *x) {
     x->fixed[r] = true;
     for (uint32_t i = 0; i < n->n_args; i++) x->fixed[r] &= x->fixed[n->args[i]];
   }
+  for (uint32_t k = 0; k < x->a.carries; k++) x->given[k] = x->kept[k];
+  for (uint32_t k = 0; k < f->n_outputs; k++) x->given[x->a.carries + k] = x->used[x->a.carries + k] && !x->fixed[f->outputs[k].value];
 }
 
 /* A row that is the same in every step, made before the scan. Rows before r are asked for first. */
@@ -95,7 +98,7 @@ static void make_body(job *x) {
   uint32_t carries = 0, xs = 0;
   bool *in = calloc(f->n_nodes, sizeof *in);           /* the new body has the row, or its value as an argument */
   if (!in) { tt_fail(&x->out->error, TT_NO_MEMORY, "error: no memory for the scans of @%s", x->in->name); return; }
-  for (uint32_t k = 0; k < f->n_outputs; k++) in[f->outputs[k].value] |= x->used[x->a.carries + k];
+  for (uint32_t k = 0; k < f->n_outputs; k++) in[f->outputs[k].value] |= x->given[x->a.carries + k];
   for (uint32_t k = 0; k < x->a.carries; k++) in[ir_next_value(f, x->leaves[k])] |= x->kept[k];
 #define MOVES_OUT(r) (x->fixed[r] && !is_leaf(ir_at(f, r)) && !stays(ir_at(f, r)))
   for (ir_ref r = f->n_nodes - 1; r > 0; r--)
@@ -113,10 +116,22 @@ static void make_body(job *x) {
   for (uint32_t k = 0; k < x->a.carries && !x->b->error.status; k++)
     if (x->kept[k]) ir_assign(x->b, x->inside[x->leaves[k]], x->inside[ir_next_value(f, x->leaves[k])]);
   for (uint32_t k = 0; k < f->n_outputs && !x->b->error.status; k++)
-    if (x->used[x->a.carries + k]) ir_output_add(x->b, f->outputs[k].name, x->inside[f->outputs[k].value]);
+    if (x->given[x->a.carries + k]) ir_output_add(x->b, f->outputs[k].name, x->inside[f->outputs[k].value]);
   if (x->b->error.status) tt_fail(&x->out->error, x->b->error.status, "%s", x->b->error.message);
   x->a.carries = carries, x->a.xs = xs;
   free(in);
+}
+
+/* Output k, which is the same in every step. */
+static ir_ref repeated(job *x, uint32_t k) {
+  ir_ref once = make_outside(x, x->f->outputs[k].value);
+  if (!once) return 0;
+  tt_shape s = ir_shape(x->out, once);
+  int dims[TT_MAX_RANK];
+  for (int i = 0; i < s.rank; i++) dims[i] = i + 1;
+  memmove(s.dim + 1, s.dim, (size_t)s.rank++ * sizeof *s.dim);
+  s.dim[0] = x->a.length;
+  return ir_broadcast(x->out, once, s, dims);
 }
 
 /* All live results of the scan of row r. */
@@ -128,13 +143,13 @@ static bool scan(job *x, ir_ref r, const bool *live) {
     if (x->out->replaced[i][0] == body) { body = x->out->replaced[i][1]; break; }
   x->f = body;
   size_t rows = x->f->n_nodes, results = (size_t)x->a.carries + x->f->n_outputs;
-  ir_scan_attrs before = x->a;
-  x->used = calloc(results + 1, sizeof *x->used), x->kept = calloc(results + 1, sizeof *x->kept);
+  int64_t carries = x->a.carries;
+  x->used = calloc(results + 1, sizeof *x->used), x->kept = calloc(results + 1, sizeof *x->kept), x->given = calloc(results + 1, sizeof *x->given);
   x->fixed = calloc(rows, sizeof *x->fixed), x->needed = calloc(rows, sizeof *x->needed);
   x->outside = calloc(rows, sizeof *x->outside), x->inside = calloc(rows, sizeof *x->inside);
   x->leaves = calloc(x->n->n_args + 1u, sizeof *x->leaves), x->args = calloc(rows, sizeof *x->args), x->n_args = 0;
   x->b = ir_graph_new(x->f->name);
-  bool ok = x->used && x->kept && x->fixed && x->needed && x->outside && x->inside && x->leaves && x->args && x->b;
+  bool ok = x->used && x->kept && x->given && x->fixed && x->needed && x->outside && x->inside && x->leaves && x->args && x->b;
   if (ok) {
     for (ir_ref m = r; m < in->n_nodes; m++)
       if (live[m] && ir_same_scan(in, r, m)) x->used[ir_scan_of(ir_at(in, m)).result] = true;
@@ -150,10 +165,15 @@ static bool scan(job *x, ir_ref r, const bool *live) {
     for (ir_ref m = r; m < in->n_nodes && !x->out->error.status; m++) {
       if (!live[m] || !ir_same_scan(in, r, m)) continue;
       int64_t result = ir_scan_of(ir_at(in, m)).result, at = 0;
-      bool carry = result < before.carries;
-      if (carry && !x->kept[result]) { x->map[m] = x->map[x->n->args[result]]; continue; }       /* it never changes */
-      for (int64_t k = 0; k < result; k++) at += k < before.carries ? x->kept[k] : x->used[k];
-      if (number < 0) { tt_bug(x->out, "a scan of @%s has no arguments left", in->name); break; }
+      if (!x->given[result]) {                         /* it never changes */
+        x->map[m] = result < carries ? x->map[x->n->args[result]] : repeated(x, (uint32_t)(result - carries));
+        continue;
+      }
+      for (int64_t k = 0; k < result; k++) at += x->given[k];
+      if (number < 0) {
+        tt_fail(&x->out->error, TT_NO_MEMORY, "error: no memory for the scans of @%s\n  at pass scans\n  fix: free memory", in->name);
+        break;
+      }
       x->a.body = number, x->a.result = at;
       x->out->at_origin = ir_origin_copy(x->out, in, ir_at(in, m)->origin);
       x->map[m] = ir_scan(x->out, x->args, x->n_args, x->a);
@@ -162,7 +182,7 @@ static bool scan(job *x, ir_ref r, const bool *live) {
     }
   } else tt_fail(&x->out->error, TT_NO_MEMORY, "error: no memory for the scans of @%s\n  at pass scans\n  fix: free memory", in->name);
   if (x->b && !x->b->holders) ir_graph_free(x->b);
-  free(x->used), free(x->kept), free(x->fixed), free(x->needed), free(x->outside), free(x->inside), free(x->leaves), free(x->args);
+  free(x->used), free(x->kept), free(x->given), free(x->fixed), free(x->needed), free(x->outside), free(x->inside), free(x->leaves), free(x->args);
   return ok;
 }
 

@@ -27,6 +27,9 @@ static ir_ref copy_row(ir_graph *g, ir_ref r) {
   return copy;
 }
 
+/* A constant that is one number is free to whoever reads it, but computed nowhere. */
+static bool is_leaf(const ir_graph *g, ir_ref r) { return form_is_leaf(g, r) || ir_at(g, r)->op == IR_const; }
+
 /* `in` again, with a row of its own for every output and assign; copies[i]: kernels that copy the value of effect i besides. */
 static ir_graph *own_rows(const ir_graph *in, const int *copies, tt_error *err) {
   ir_graph *g = ir_graph_new(in->name);
@@ -38,16 +41,17 @@ static ir_graph *own_rows(const ir_graph *in, const int *copies, tt_error *err) 
     no_memory(in, err);
     return NULL;
   }
-  g->plain = true;
+  g->plain = true, g->called = in->called;
   for (uint32_t k = 1; k < in->n_kernels; k++) ir_kernel_add(g, in->kernels[k].name);
   for (ir_ref r = 1; r < in->n_nodes && !g->error.status; r++) {
     if (!live[r] || ir_at(in, r)->op == IR_assign) continue;
-    g->at_region = ir_at(in, r)->region;
+    const ir_kernel *k = &in->kernels[ir_at(in, r)->region];
+    g->at_region = ir_at(in, r)->op == IR_const && k->first == k->last ? 0 : ir_at(in, r)->region;      /* a number alone is no kernel */
     map[r] = ir_rebuild(in, g, r, map);
   }
   for (uint32_t i = 0; i < in->n_effects && !g->error.status; i++) {
     ir_ref value = ir_at(in, in->effects[i])->args[1], to = map[value];
-    if (form_is_leaf(in, value) || taken[value]) to = copy_row(g, to);
+    if (is_leaf(in, value) || taken[value]) to = copy_row(g, to);
     for (int k = 0; k < copies[i]; k++) to = copy_row(g, to);
     taken[value] = true;
     ir_ref args[2] = {map[ir_at(in, in->effects[i])->args[0]], to};
@@ -58,7 +62,7 @@ static ir_graph *own_rows(const ir_graph *in, const int *copies, tt_error *err) 
   }
   for (uint32_t i = 0; i < in->n_outputs && !g->error.status; i++) {
     ir_ref value = in->outputs[i].value, to = map[value];
-    if (form_is_leaf(in, value) || taken[value]) to = copy_row(g, to);
+    if (is_leaf(in, value) || taken[value]) to = copy_row(g, to);
     taken[value] = true;
     ir_output_add(g, in->outputs[i].name, to);
   }

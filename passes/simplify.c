@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-/* Also what a pass does that has nothing to do. Kernels are kept: their rows stay in the regions and places that they were in. */
+/* Also what a pass does that has nothing to do. Kernels are kept: their rows stay what they are, in the regions and places that they were in. */
 tt_status pass_copy(const ir_graph *in, ir_graph *out, tt_error *err) {
   bool *live = ir_live(in);
   ir_ref *map = calloc(in->n_nodes, sizeof *map);
@@ -16,6 +16,8 @@ tt_status pass_copy(const ir_graph *in, ir_graph *out, tt_error *err) {
     free(live), free(map);
     return tt_fail(err, TT_NO_MEMORY, "error: no memory for %u rows\n  at a pass over @%s\n  fix: free memory", in->n_nodes, in->name);
   }
+  bool plain = out->plain;
+  out->plain |= in->n_kernels > 1;
   for (uint32_t k = 1; k < in->n_kernels; k++) {
     uint32_t kernel = ir_kernel_add(out, in->kernels[k].name);
     for (uint32_t i = 0; i < in->kernels[k].n_plan; i++)
@@ -30,6 +32,7 @@ tt_status pass_copy(const ir_graph *in, ir_graph *out, tt_error *err) {
   out->at_region = 0;
   out->arena_bytes = in->arena_bytes;
   ir_finish(in, out, map);
+  out->plain = plain;
   free(live), free(map);
   return out->error.status ? tt_fail(err, out->error.status, "%s", out->error.message) : TT_OK;
 }

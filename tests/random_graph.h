@@ -193,7 +193,7 @@ static void random_step(random_graph *r) {
 }
 
 /* Graph number `seed`: 2 to 4 inputs, about `steps` ops, up to 4 outputs. */
-static ir_graph *random_graph_new(uint64_t seed, int steps) {
+__attribute__((unused)) static ir_graph *random_graph_new(uint64_t seed, int steps) {
   random_graph r = {.g = ir_graph_new("random"), .state = seed * 0x9E3779B97F4A7C15u + 1};
   int inputs = 2 + (int)random_below(&r, 3);
   for (int i = 0; i < inputs; i++) random_input(&r, i == 1 ? TT_I32 : TT_F32);
