@@ -44,10 +44,11 @@ static cell apply(machine *m, ir_op op, tt_dtype result, int n, const tt_dtype *
   const void *data[3];
   cell out = {0};
   for (int i = 0; i < n; i++) {
-    m->nodes[1 + i] = (ir_node){.dtype = types[i]};
+    m->nodes[1 + i].dtype = types[i];
     data[i] = &args[i];
   }
-  m->nodes[4] = (ir_node){.op = op, .dtype = result, .n_args = (uint32_t)n, .args = refs};
+  ir_node *row = &m->nodes[4];                /* all of rank 0 */
+  row->op = op, row->dtype = result, row->n_args = (uint32_t)n, row->args = refs;
   if (!m->failed && ir_eval_node(&m->row, 4, data, &out, m->err) != TT_OK) m->failed = true;
   return out;
 }

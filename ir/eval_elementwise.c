@@ -152,19 +152,28 @@ typedef void loop_fn(int64_t n, const void *pa, const void *pb, void *py, int bi
 
 enum { CHUNK = 512 };
 
+/* Elements i .. i+m-1, by way of m wide numbers each; b is 0 where there is no second argument. */
+static inline void piece(const ev_call *c, loop_fn *loop, int64_t i, int64_t m, uint64_t *a, uint64_t *b, uint64_t *y) {
+  tt_dtype t = ev_arg(c, 0)->dtype;
+  ev_widen(t, c->args[0], i, m, a);
+  if (c->n->n_args > 1) ev_widen(t, c->args[1], i, m, b);
+  else memset(b, 0, (size_t)m * sizeof *b);
+  loop(m, a, b, y, t == TT_BOOL ? 1 : 8 * (int)tt_dtype_size(t));
+  ev_narrow(c->n->dtype, y, m, c->out, i);
+}
+
+static __attribute__((noinline)) void pieces(const ev_call *c, loop_fn *loop, int64_t n) {
+  uint64_t a[CHUNK], b[CHUNK], y[CHUNK];
+  for (int64_t i = 0; i < n; i += CHUNK) piece(c, loop, i, n - i < CHUNK ? n - i : CHUNK, a, b, y);
+}
+
+/* One element, which is what the evaluator of loops asks for all the time, needs no large frame. */
 static tt_status elementwise(const ev_call *c, loop_fn *const loops[3]) {
-  const ir_node *x = ev_arg(c, 0);
-  tt_dtype t = x->dtype;
-  int bits = t == TT_BOOL ? 1 : 8 * (int)tt_dtype_size(t);
-  loop_fn *loop = loops[ev_class_of(t)];
-  uint64_t a[CHUNK], b[CHUNK] = {0}, y[CHUNK];
-  for (int64_t i = 0, n = ev_count(c->n); i < n; i += CHUNK) {
-    int64_t m = n - i < CHUNK ? n - i : CHUNK;
-    ev_widen(t, c->args[0], i, m, a);
-    if (c->n->n_args > 1) ev_widen(t, c->args[1], i, m, b);
-    loop(m, a, b, y, bits);
-    ev_narrow(c->n->dtype, y, m, c->out, i);
-  }
+  loop_fn *loop = loops[ev_class_of(ev_arg(c, 0)->dtype)];
+  int64_t n = ev_count(c->n);
+  uint64_t a, b, y;
+  if (n == 1) piece(c, loop, 0, 1, &a, &b, &y);
+  else pieces(c, loop, n);
   return TT_OK;
 }
 
