@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "frontend/models/models.h"
@@ -44,6 +45,12 @@ static double difference(tt_tensor *a, tt_tensor *b, double least) {
   return most / largest;
 }
 
+/* TT_MODEL_STEPS: how many; under sanitizers the second runs the code of the first. */
+static int n_steps(void) {
+  const char *text = getenv("TT_MODEL_STEPS");
+  return text && atoi(text) > 0 ? atoi(text) : 3;
+}
+
 static void step_and_gradients_of(const model_info *info, int64_t batch, double least) {
   const char *name = info->name;
   model_config config = {.classes = 10};
@@ -54,7 +61,8 @@ static void step_and_gradients_of(const model_info *info, int64_t batch, double 
   int32_t *y = malloc((size_t)n_labels * sizeof *y);
   double lr = info->lr, worst = 0;
   uint64_t seed = 5;
-  for (int64_t step = 0; step < 3; step++) {
+  int steps = n_steps();
+  for (int64_t step = 0; step < steps; step++) {
     for (int64_t i = 0; i < n; i++) x[i] = (double)tt_random_word(11, (uint64_t)step, 0, (uint64_t)i) / 2147483648.0 - 1;
     for (int64_t i = 0; i < n_labels; i++) y[i] = (int32_t)(tt_random_word(12, (uint64_t)step, 0, (uint64_t)i) % 10);
     side *both[] = {&jit, &interp};
@@ -76,9 +84,9 @@ static void step_and_gradients_of(const model_info *info, int64_t batch, double 
     rt_param *a = rt_params_at(p, i), *b = rt_params_find(q, a->name);
     cr_assert(b, "the interpreter has no %s", a->name);
     double d = difference(a->tensor, b->tensor, least);
-    cr_assert_lt(d, 1e-9, "%s: %s after three steps differs by %g of its largest", name, a->name, d);
+    cr_assert_lt(d, 1e-9, "%s: %s after %d steps differs by %g of its largest", name, a->name, steps, d);
   }
-  printf("TABLE %-10s step, gradients and parameters over 3 steps: JIT = interpreter to %.1e (bar 1e-9)\n", name, worst);
+  printf("TABLE %-10s step, gradients and parameters over %d steps: JIT = interpreter to %.1e (bar 1e-9)\n", name, steps, worst);
   free(x), free(y);
   side *both[] = {&jit, &interp};
   for (int k = 0; k < 2; k++) rt_instance_free(both[k]->run), rt_program_free(both[k]->program), tt_model_free(both[k]->model);
