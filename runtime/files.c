@@ -73,7 +73,8 @@ tt_status rt_map_file(const char *path, rt_file *f, tt_error *err) {
   tt_status status = TT_OK;
   if (fstat(fd, &s) != 0) status = io_error("reading", path, err);
   else if (!S_ISREG(s.st_mode)) status = tt_fail(err, TT_IO, "error: not a regular file\n  at %s\n  fix: give the path of a file", path);
-  else if (s.st_size) {
+  else if (!s.st_size) f->data = (const uint8_t *)"";
+  else {
     void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED) status = io_error("mapping", path, err);
     else *f = (rt_file){p, (size_t)s.st_size};
@@ -83,6 +84,6 @@ tt_status rt_map_file(const char *path, rt_file *f, tt_error *err) {
 }
 
 void rt_unmap_file(rt_file *f) {
-  if (f->data) munmap((void *)f->data, f->bytes);
+  if (f->bytes) munmap((void *)f->data, f->bytes);
   *f = (rt_file){0};
 }

@@ -109,7 +109,7 @@ typedef struct { const char *key, *value; } tt_metadata;
 TT_API tt_status tt_safetensors_save(const char *path, const tt_named_tensor *tensors, int n, const tt_metadata *metadata, int n_metadata, tt_error *err);
 /* files.c: whole files in and out. */
 typedef struct { const void *data; size_t bytes; } rt_part;
-typedef struct { const uint8_t *data; size_t bytes; } rt_file;                             /* mapped, read only */
+typedef struct { const uint8_t *data; size_t bytes; } rt_file;                             /* mapped, read only; data is not NULL, of an empty file too */
 TT_API tt_status rt_write_file(const char *path, const void *data, size_t bytes, tt_error *err);  /* temporary, fsync, rename, fsync of the folder */
 TT_API tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err);    /* the same, of pieces one after another */
 TT_API tt_status rt_map_file(const char *path, rt_file *f, tt_error *err);

@@ -281,11 +281,17 @@ Test(windows, masked) {
 Test(windows, mistakes) {
   tt_tokenizer *t = NULL;
   tt_dataset *train, *test;
-  static const struct { const char *what; int64_t context; const char *says; } bad[] = {{"sentences:0", 8, "no number of sentences"}, {"sentences:2", 256, "too short"}, {"/nowhere/at/all.txt", 8, "opening"}, {"sentences:20", -1, "windows of -1"}};
+  folder f = folder_new();
+  cr_assert_eq(rt_write_file(in(&f, "vocab.json"), "", 0, NULL), TT_OK);
+  cr_assert_eq(rt_write_file(in(&f, "merges.txt"), "", 0, NULL), TT_OK);
+  tt_error none = {0};
+  cr_expect(!tt_tokenizer_load(f.dir, &none) && strstr(none.message, "vocab.json, line 1"), "%s", none.message);
+  const struct { const char *what; int64_t context; const char *says; } bad[] = {{in(&f, "merges.txt"), 8, "error: the text to train on is too short"}, {"sentences:0", 8, "no number of sentences"}, {"sentences:2", 256, "too short"}, {"/nowhere/at/all.txt", 8, "opening"}, {"sentences:20", -1, "windows of -1"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     tt_error err = {0};
     cr_expect_neq(tt_text_open(bad[i].what, &(tt_text_options){.context = bad[i].context}, &t, &train, &test, &err), TT_OK);
     cr_expect(strstr(err.message, bad[i].says) && strstr(err.message, "\n  fix: "), "%s", err.message);
     cr_expect(!t && !train && !test);
   }
+  folder_remove(&f);
 }
