@@ -113,7 +113,7 @@ void nest_open_reduced(loop_nest *ln, lp_cursor *at) {
   ln->along = NULL;
   for (int i = 0; i < ln->n_groups; i++) {
     if (!ln->groups[i].reduced || i == ln->vec) continue;
-    if (!unroll && i == ln->columns && ln->tile) open_columns(ln, at, i);
+    if ((!unroll || ln->brief) && i == ln->columns && ln->tile) open_columns(ln, at, i);
     else open_group(ln, at, i, unroll);
   }
   if (ln->vec >= 0 && ln->groups[ln->vec].reduced) ln->along = open_group(ln, at, ln->vec, false);

@@ -148,6 +148,17 @@ static int step_of(int64_t extent) {
 
 static bool may_step(const loop_nest *ln, int group) { return !ln->groups[group].reduced || ln->groups[group].extent <= 16 || step_of(ln->groups[group].extent); }
 
+/* A kernel that is over within microseconds, with exp or the like along its columns: unrolled whole, cross entropy of ten classes takes ten times
+ * as long to compile as other kernels. A step of columns is a loop's body then, and one vector stands across rows. (Of many rows, unrolled
+ * ones are up to a quarter faster.) */
+static bool is_brief(const loop_nest *ln, const probe *p) {
+  int64_t elements = 1;
+  bool costly = false;
+  for (int i = 0; i < ln->n_groups; i++) elements *= ln->groups[i].extent;
+  for (uint32_t e = 1; e < p->ln.k->n_exprs; e++) costly |= p->live[e] && p->ln.k->exprs[e].kind == LX_OP && is_costly((ir_op)p->ln.k->exprs[e].op);
+  return costly && elements <= ln->grain;
+}
+
 /* Sets across, columns and tile for the chosen vectorized group. */
 static void choose_tile(loop_nest *ln, const probe *p) {
   const loop_nest *t = &p->ln;
@@ -167,7 +178,10 @@ static void choose_tile(loop_nest *ln, const probe *p) {
   }
   if (across < 0 || !may_step(ln, across)) return;
   if (ln->groups[across].reduced) {
-    ln->columns = across, ln->tile = step_of(ln->groups[across].extent);      /* up to 16 are unrolled whole */
+    ln->columns = across, ln->tile = step_of(ln->groups[across].extent);      /* up to 16 are unrolled whole, unless the kernel is brief */
+    ln->brief = ln->tile && is_brief(ln, p);
+    int64_t lanes = ln->lx->cpu->vector_bytes / 4;
+    if (ln->brief && ln->lanes > lanes) ln->lanes = lanes;
     return;
   }
   int64_t lanes = 64 / size;                                  /* a line */

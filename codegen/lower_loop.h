@@ -56,6 +56,7 @@ struct loop_nest {
   int across;                         /* group along which those loads (or the stores) are contiguous: tiles of both; -1: none */
   int tile;                           /* elements of it that a tile has */
   int columns;                        /* innermost reduced group, when the vector stands across rows of it: `tile` of it are a step; -1: none */
+  bool brief;                         /* small and dear to compile: a step of columns is the body of a loop, however few there are */
   lp_ref tile_place;                  /* the first of these */
   int64_t rows, rows_per_task;        /* P without the vectorized group */
   int64_t chunk, n_chunks;            /* of the vectorized group, when it is in P; else 1, 1 */
