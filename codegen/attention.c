@@ -13,45 +13,16 @@
 #include <float.h>
 #include <math.h>
 
-#include "contract.h"
+#include "attention.h"
 
-typedef struct {
-  lower_ctx *lx;
-  lp_kernel *k;
-  const ir_node *n;
-  ir_ref y, lse;                                   /* its results; 0: not wanted */
-  ir_attention_options o;
-  int64_t rank, T, S, D, E, heads, shared;         /* heads: all of q's; shared: so many have one k and v */
-  int64_t L, R, panels, blocks, Bk;                /* blocks: of rows of q in a head */
-  int q, out, max, sum, p;                         /* scratch */
-  lp_ref head[TT_MAX_RANK], live, last, first;     /* leading index of q; number of live columns, the last that may be read; first row of the task */
-} attend;
-
-static lp_ref op2(attend *a, ir_op op, tt_dtype t, lp_ref x, lp_ref y) { return lp_op(a->k, op, t, x, y, 0); }
-static lp_ref number(attend *a, double v) { return lp_const(a->k, TT_F32, v); }
-static lp_ref add(attend *a, lp_ref x, int64_t i) { return lp_add(a->k, x, lp_int(a->k, i)); }
-static lp_ref at2(attend *a, lp_ref i, int64_t n, lp_ref j) { return lp_add(a->k, lp_mul(a->k, i, n), j); }
-
-static void store(attend *a, lp_cursor *at, int buffer, lp_ref index, lp_ref value) {
-  lp_stmt *s = lp_append(a->k, at, LS_STORE);
-  s->buffer = buffer, s->index = index, s->value = value;
-}
-
-static lp_ref loop(attend *a, lp_cursor *at, const char *name, int64_t n, int lanes) {
-  int var = lp_var_add(a->k, name, n);
-  lp_for(a->k, at, var, 0, n, lanes, at);
-  return lp_var(a->k, var);
-}
-
-static void end(lp_cursor *at) { while (*at->tail) at->tail = &(*at->tail)->next; }
-
-/* Operand i (q k v) at a row and a number of it. */
-static lp_ref operand(attend *a, int i, lp_ref row, lp_ref d) {
+lp_ref att_operand(attend *a, int i, lp_ref row, lp_ref d, lp_ref guard) {
   lp_ref index[TT_MAX_RANK];
-  for (int64_t j = 0; j < a->rank - 2; j++) index[j] = i && j == a->rank - 3 ? lp_div(a->k, a->head[j], a->shared) : a->head[j];
-  index[a->rank - 2] = row, index[a->rank - 1] = d;
-  return lower_pull(a->lx, a->n->args[i], index);
+  at_row(a, index, row, d);
+  if ((i == 1 || i == 2) && a->rank > 2) index[a->rank - 3] = lp_div(a->k, index[a->rank - 3], a->shared);
+  return lower_pull_if(a->lx, a->n->args[i], index, guard, 0);
 }
+
+static lp_ref operand(attend *a, int i, lp_ref row, lp_ref d) { return att_operand(a, i, row, d, 0); }
 
 /* The row of q in a lane of a panel. A panel that reaches over the last row lies over the one before it, so that its rows stand a stride apart. */
 static lp_ref row_at(attend *a, lp_ref panel, lp_ref lane) {
@@ -61,8 +32,8 @@ static lp_ref row_at(attend *a, lp_ref panel, lp_ref lane) {
   return lp_add(a->k, first, lane);
 }
 
-/* 2^x for x <= 0; below -126.5 it is 0. x = n + r; the polynomial is minimax for |r| <= 1/2. */
-static lp_ref power(attend *a, lp_cursor *at, lp_ref x) {
+/* Below -126.5 it is 0. x = n + r; the polynomial is minimax for |r| <= 1/2. */
+lp_ref att_power(attend *a, lp_cursor *at, lp_ref x) {
   static const double c[] = {1, 0.693147182, 0.240226462, 0.0555032901, 0.00961812921, 0.00133998809, 0.000154346};
   lp_kernel *k = a->k;
   x = lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, x, number(a, -127)), number(a, -127), x);
@@ -75,8 +46,7 @@ static lp_ref power(attend *a, lp_cursor *at, lp_ref x) {
   return op2(a, IR_mul, TT_F32, y, lp_op(k, IR_bitcast, TT_F32, bits, 0, 0));
 }
 
-/* The last column that each row of a panel sees, kept; 0: all of them. */
-static lp_ref limit_of(attend *a, lp_cursor *at, lp_ref row) {
+lp_ref att_limit(attend *a, lp_cursor *at, lp_ref row) {
   lp_kernel *k = a->k;
   lp_ref last = a->o.length || a->S % a->Bk ? add(a, a->live, -1) : 0;
   if (a->o.causal) {
@@ -84,6 +54,25 @@ static lp_ref limit_of(attend *a, lp_cursor *at, lp_ref row) {
     last = last ? op2(a, IR_min, TT_I64, own, last) : own;
   }
   return last ? con_keep(k, at, TT_I32, lp_op(k, IR_cast, TT_I32, last, 0, 0)) : 0;
+}
+
+lp_ref att_masked(attend *a, lp_cursor *at, lp_ref row, lp_ref column, lp_ref limit, lp_ref score) {
+  lp_kernel *k = a->k;
+  lp_ref seen = limit ? op2(a, IR_le, TT_BOOL, lp_op(k, IR_cast, TT_I32, column, 0, 0), limit) : 0;
+  if (a->o.mask) {
+    const ir_node *mask = ir_at(a->lx->g, a->o.mask);
+    lp_ref index[TT_MAX_RANK];
+    at_row(a, index, row, op2(a, IR_min, TT_I64, column, lp_int(k, a->S - 1)));
+    for (int j = 0; j < mask->rank; j++)
+      if (mask->dim[j] == 1) index[j] = lp_int(k, 0);
+    lp_ref value = lower_pull(a->lx, a->o.mask, index);
+    if (mask->dtype == TT_BOOL) seen = seen ? op2(a, IR_and, TT_BOOL, seen, value) : value;
+    else {                                                             /* the lowest finite f32 is a number yet, as it is in softmax: a row of those alone is a mean */
+      lp_ref sum = con_keep(k, at, TT_F32, lp_fma(k, value, number(a, M_LOG2E), score)), low = number(a, -FLT_MAX);
+      score = lp_op(k, IR_select, TT_F32, op2(a, IR_and, TT_BOOL, op2(a, IR_lt, TT_BOOL, sum, low), op2(a, IR_ge, TT_BOOL, value, low)), low, sum);
+    }
+  }
+  return seen ? lp_op(k, IR_select, TT_F32, seen, score, number(a, -INFINITY)) : score;
 }
 
 /* Tiles of `rows` from number `from` on, n of them: acc[i] = start(i) + sum over `steps` of scalar(i, step) * vector(step). */
@@ -132,48 +121,29 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
   int64_t rows = a->R < a->S ? a->R : a->S;
   register_tiles(a, &at, &(tiles){.rows = rows, .n = a->S < a->R ? 1 : a->Bk / rows, .scores = true, .block = columns, .panel = panel, .lane = lane});
   int m = lp_local_add(k, "m", TT_F32, 1), l = lp_local_add(k, "l", TT_F32, 1);
-  lp_ref before = con_keep(k, &at, TT_F32, lp_load(k, a->max, state, 0, 0)), limit = limit_of(a, &at, row);
+  lp_ref before = con_keep(k, &at, TT_F32, lp_load(k, a->max, state, 0, 0)), limit = att_limit(a, &at, row);
   lp_stmt *s = lp_append(k, &at, LS_LOCAL);
   s->local = m, s->value = before;
   lp_cursor inside = at;
   lp_ref step = loop(a, &inside, "k", a->Bk, 0), column = lp_add(k, columns, step), place = at2(a, add(a, step, a->R), a->L, lane);
-  lp_ref seen = limit ? op2(a, IR_le, TT_BOOL, lp_op(k, IR_cast, TT_I32, column, 0, 0), limit) : 0;
-  lp_ref score = lp_load(k, a->p, place, 0, 0);
-  if (a->o.mask) {
-    const ir_node *mask = ir_at(a->lx->g, a->o.mask);
-    lp_ref index[TT_MAX_RANK];
-    for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
-    index[a->rank - 2] = row, index[a->rank - 1] = op2(a, IR_min, TT_I64, column, lp_int(k, a->S - 1));
-    for (int j = 0; j < mask->rank; j++)
-      if (mask->dim[j] == 1) index[j] = lp_int(k, 0);
-    lp_ref value = lower_pull(a->lx, a->o.mask, index);
-    if (mask->dtype == TT_BOOL) seen = seen ? op2(a, IR_and, TT_BOOL, seen, value) : value;
-    else {                                                             /* the lowest finite f32 is a number yet, as it is in softmax: a row of those alone is a mean */
-      lp_ref sum = con_keep(k, &inside, TT_F32, lp_fma(k, value, number(a, M_LOG2E), score)), low = number(a, -FLT_MAX);
-      score = lp_op(k, IR_select, TT_F32, op2(a, IR_and, TT_BOOL, op2(a, IR_lt, TT_BOOL, sum, low), op2(a, IR_ge, TT_BOOL, value, low)), low, sum);
-    }
-  }
-  if (seen) score = lp_op(k, IR_select, TT_F32, seen, score, number(a, -INFINITY));
-  if (seen || a->o.mask) {
-    score = con_keep(k, &inside, TT_F32, score);
-    store(a, &inside, a->p, place, score);
-  } else score = con_keep(k, &inside, TT_F32, score);
+  lp_ref score = con_keep(k, &inside, TT_F32, att_masked(a, &inside, row, column, limit, lp_load(k, a->p, place, 0, 0)));
+  if (limit || a->o.mask) store(a, &inside, a->p, place, score);
   s = lp_append(k, &inside, LS_SET);
   s->local = m, s->value = lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, lp_get(k, m, 0), score), score, lp_get(k, m, 0));
   end(&at);
-  lp_ref largest = con_keep(k, &at, TT_F32, lp_get(k, m, 0)), rescale = con_keep(k, &at, TT_F32, power(a, &at, op2(a, IR_sub, TT_F32, before, largest)));
+  lp_ref largest = con_keep(k, &at, TT_F32, lp_get(k, m, 0)), rescale = con_keep(k, &at, TT_F32, att_power(a, &at, op2(a, IR_sub, TT_F32, before, largest)));
   store(a, &at, a->max, state, largest);
   s = lp_append(k, &at, LS_LOCAL);
   s->local = l, s->value = op2(a, IR_mul, TT_F32, lp_load(k, a->sum, state, 0, 0), rescale);
   inside = at;
   step = loop(a, &inside, "k", a->Bk, 0), place = at2(a, add(a, step, a->R), a->L, lane);
-  lp_ref p = con_keep(k, &inside, TT_F32, power(a, &inside, op2(a, IR_sub, TT_F32, lp_load(k, a->p, place, 0, 0), largest)));
+  lp_ref p = con_keep(k, &inside, TT_F32, att_power(a, &inside, op2(a, IR_sub, TT_F32, lp_load(k, a->p, place, 0, 0), largest)));
   store(a, &inside, a->p, place, p);
   s = lp_append(k, &inside, LS_SET);
   s->local = l, s->value = op2(a, IR_add, TT_F32, lp_get(k, l, 0), p);
   end(&at);
   store(a, &at, a->sum, state, lp_get(k, l, 0));
-  if (!a->y) return;
+  if (!a->result[0]) return;
   int64_t full = a->E / a->R;
   register_tiles(a, &at, &(tiles){.rows = a->R, .n = full, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
   if (a->E % a->R) register_tiles(a, &at, &(tiles){.rows = a->E % a->R, .from = full * a->R, .n = 1, .block = columns, .panel = panel, .lane = lane, .rescale = rescale});
@@ -194,7 +164,7 @@ static void begin(attend *a, lp_cursor *outer) {
   d = lp_add(k, d, lp_var(k, var));
   store(a, &inside, a->q, at2(a, at2(a, panel, a->D, d), a->L, lane), op2(a, IR_mul, TT_F32, operand(a, 0, row, d), number(a, a->o.scale * M_LOG2E)));
   end(&at);
-  if (!a->y) {
+  if (!a->result[0]) {
     end(outer);
     return;
   }
@@ -206,33 +176,35 @@ static void begin(attend *a, lp_cursor *outer) {
 static void finish(attend *a, lp_cursor at, int lanes) {
   lp_kernel *k = a->k;
   lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, 0), state = at2(a, panel, a->L, lane), row = row_at(a, panel, lane);
-  if (a->T % (a->panels * a->L)) {                                     /* what another panel has is its to store; a panel of few rows has copies of the last */
-    lp_stmt *s = lp_append(k, &at, LS_IF);
-    s->guard = a->T < a->L ? op2(a, IR_lt, TT_BOOL, state, lp_int(k, a->T)) : op2(a, IR_ge, TT_BOOL, row, lp_add(k, a->first, lp_mul(k, panel, a->L)));
-    at.tail = &s->body;
-  }
+  if (a->T % (a->panels * a->L))                                       /* what another panel has is its to store; a panel of few rows has copies of the last */
+    only_if(a, &at, a->T < a->L ? op2(a, IR_lt, TT_BOOL, state, lp_int(k, a->T)) : op2(a, IR_ge, TT_BOOL, row, lp_add(k, a->first, lp_mul(k, panel, a->L))));
   lp_ref sum = lp_load(k, a->sum, state, 0, 0);                        /* of a row that sees nothing 0, else at least 1 */
   sum = con_keep(k, &at, TT_F32, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, sum, number(a, 0.5)), number(a, 1), sum));
   lp_ref index[TT_MAX_RANK];
-  for (int64_t j = 0; j < a->rank - 2; j++) index[j] = a->head[j];
-  index[a->rank - 2] = row;
-  if (a->lse) {                                                        /* the lowest finite number stands for itself, as it does in softmax */
+  at_row(a, index, row, 0);
+  if (a->result[1]) {                                                        /* the lowest finite number stands for itself, as it does in softmax */
     lp_ref low = number(a, -FLT_MAX), m = lp_load(k, a->max, state, 0, 0), log = lp_op(k, IR_log, TT_F32, sum, 0, 0);
-    con_store(a->lx, a->lse, &at, index, lp_op(k, IR_select, TT_F32, op2(a, IR_le, TT_BOOL, m, low), low, lp_fma(k, m, number(a, M_LN2), log)));
+    con_store(a->lx, a->result[1], &at, index, lp_op(k, IR_select, TT_F32, op2(a, IR_le, TT_BOOL, m, low), low, lp_fma(k, m, number(a, M_LN2), log)));
   }
-  if (!a->y) return;
+  if (!a->result[0]) return;
   lp_ref e = loop(a, &at, "e", a->E, lanes);
   index[a->rank - 1] = e;
-  con_store(a->lx, a->y, &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
+  con_store(a->lx, a->result[0], &at, index, op2(a, IR_div, TT_F32, lp_load(k, a->out, at2(a, at2(a, panel, a->E, e), a->L, lane), 0, 0), sum));
+}
+
+int64_t att_vectors(int64_t n, int64_t lanes, int64_t *rows, const cg_cpu *cpu) {
+  int64_t one = (n + lanes - 1) / lanes, vectors = 10 * one < 9 * ((one + 1) / 2 * 2) ? 1 : 2;
+  *rows = (cpu->n_registers - 1 - vectors) / vectors;
+  if (*rows > 14) *rows = 14;
+  return vectors;
 }
 
 /* Vectors of a panel, rows of a tile: as for products, of one vector where two fit the rows of q much worse. Blocks of columns are of like size, short ones one
  * block; causal ones are finer, because they are skipped whole. */
 static void choose(attend *a, const cg_cpu *cpu) {
-  int64_t lanes = cpu->vector_bytes / 4, one = (a->T + lanes - 1) / lanes, vectors = 10 * one < 9 * ((one + 1) / 2 * 2) ? 1 : 2;
-  int64_t rows = (cpu->n_registers - 1 - vectors) / vectors, columns = a->o.causal && !a->o.length && a->T <= 512 ? 32 : a->S <= 96 ? 96 : 64;
+  int64_t lanes = cpu->vector_bytes / 4, rows, vectors = att_vectors(a->T, lanes, &rows, cpu), columns = a->o.causal && !a->o.length && a->T <= 512 ? 32 : a->S <= 96 ? 96 : 64;
   int64_t blocks = (a->S + columns - 1) / columns, each = (a->S + blocks - 1) / blocks;
-  a->L = vectors * lanes, a->R = rows = rows > 14 ? 14 : rows;
+  a->L = vectors * lanes, a->R = rows;
   for (int64_t r = rows - 1; 5 * r >= 4 * rows; r--)
     if ((each + r - 1) / r * r < (each + a->R - 1) / a->R * a->R) a->R = r;
   a->Bk = (each + a->R - 1) / a->R * a->R;
@@ -241,48 +213,49 @@ static void choose(attend *a, const cg_cpu *cpu) {
   a->blocks = (panels + most - 1) / most, a->panels = (panels + a->blocks - 1) / a->blocks;
 }
 
-void con_attention(lower_ctx *lx, ir_ref row) {
-  ir_ref rows[2] = {0};
-  for (ir_ref r = lower_first(lx); r <= lower_last(lx); r++)
-    if (ir_is_attention((ir_op)ir_at(lx->g, r)->op) && lower_inside(lx, r)) rows[ir_at(lx->g, r)->op - IR_attention] = r;
-  const ir_node *n = ir_at(lx->g, row), *q = ir_at(lx->g, n->args[0]), *v = ir_at(lx->g, n->args[2]);
-  lp_kernel *k = lx->k;
-  attend w = {.lx = lx, .k = k, .n = n, .y = rows[0], .lse = rows[1], .o = ir_attention_of(n), .rank = q->rank, .heads = 1, .shared = 1}, *a = &w;
-  w.T = q->dim[q->rank - 2], w.D = q->dim[q->rank - 1], w.S = v->dim[q->rank - 2], w.E = v->dim[q->rank - 1];
-  for (int i = 0; i < q->rank - 2; i++) w.heads *= q->dim[i];
-  if (q->rank > 2) w.shared = q->dim[q->rank - 3] / v->dim[q->rank - 3];
-  choose(a, lx->cpu);
-  k->tasks = w.heads * w.blocks;
-  w.q = lp_buffer_add(k, "Q", TT_F32, w.panels * w.D * w.L, true, true);
-  if (w.y) w.out = lp_buffer_add(k, "O", TT_F32, w.panels * w.E * w.L, true, true);
-  w.max = lp_buffer_add(k, "m", TT_F32, w.panels * w.L, true, true);
-  w.sum = lp_buffer_add(k, "sum", TT_F32, w.panels * w.L, true, true);
-  w.p = lp_buffer_add(k, "P", TT_F32, (w.Bk + 2 * w.R) * w.L, true, true);
-  lp_ref head = lp_div(k, lp_var(k, 0), w.blocks);
-  w.first = lp_mul(k, lp_mod(k, lp_var(k, 0), w.blocks), w.panels * w.L);
-  for (int i = q->rank - 3; i >= 0; i--) w.head[i] = i ? lp_mod(k, head, q->dim[i]) : head, head = lp_div(k, head, q->dim[i]);
+void att_columns(attend *a, lp_cursor *at) {
+  lp_kernel *k = a->k;
+  a->live = lp_int(k, a->S), a->last = lp_int(k, a->S - 1);
+  if (!a->o.length) return;
+  lp_ref live = op2(a, IR_max, TT_I64, lower_pull(a->lx, a->o.length, NULL), lp_int(k, 0));
+  a->live = con_keep(k, at, TT_I64, op2(a, IR_min, TT_I64, live, a->live));
+  a->last = con_keep(k, at, TT_I64, op2(a, IR_max, TT_I64, add(a, a->live, -1), lp_int(k, 0)));
+}
+
+static void forward(attend *a) {
+  lp_kernel *k = a->k;
+  const ir_node *q = ir_at(a->lx->g, a->n->args[0]);
+  choose(a, a->lx->cpu);
+  k->tasks = a->heads * a->blocks;
+  a->q = lp_buffer_add(k, "Q", TT_F32, a->panels * a->D * a->L, true, true);
+  if (a->result[0]) a->out = lp_buffer_add(k, "O", TT_F32, a->panels * a->E * a->L, true, true);
+  a->max = lp_buffer_add(k, "m", TT_F32, a->panels * a->L, true, true);
+  a->sum = lp_buffer_add(k, "sum", TT_F32, a->panels * a->L, true, true);
+  a->p = lp_buffer_add(k, "P", TT_F32, (a->Bk + 2 * a->R) * a->L, true, true);
+  lp_ref head = lp_div(k, lp_var(k, 0), a->blocks);
+  a->first = lp_mul(k, lp_mod(k, lp_var(k, 0), a->blocks), a->panels * a->L);
+  for (int i = q->rank - 3; i >= 0; i--) a->head[i] = i ? lp_mod(k, head, q->dim[i]) : head, head = lp_div(k, head, q->dim[i]);
   lp_cursor at = {&k->body};
-  w.live = lp_int(k, w.S), w.last = lp_int(k, w.S - 1);
-  if (w.o.length) {
-    lp_ref live = lp_op(k, IR_max, TT_I64, lower_pull(lx, w.o.length, NULL), lp_int(k, 0), 0);
-    w.live = con_keep(k, &at, TT_I64, op2(a, IR_min, TT_I64, live, w.live));
-    w.last = con_keep(k, &at, TT_I64, op2(a, IR_max, TT_I64, add(a, w.live, -1), lp_int(k, 0)));
-  }
+  att_columns(a, &at);
   begin(a, &at);
   lp_cursor inside = at;
-  lp_ref columns = lp_mul(k, loop(a, &inside, "block", (w.S + w.Bk - 1) / w.Bk, 0), w.Bk);
-  if (w.o.length) {
-    lp_stmt *s = lp_append(k, &inside, LS_IF);
-    s->guard = op2(a, IR_lt, TT_BOOL, columns, w.live);
-    inside.tail = &s->body;
-  }
-  lp_ref panel = loop(a, &inside, "p", w.panels, 0);
-  if (w.o.causal && !w.o.length) {
-    lp_stmt *s = lp_append(k, &inside, LS_IF);
-    s->guard = op2(a, IR_lt, TT_BOOL, columns, lp_add(k, w.first, lp_mul(k, add(a, panel, 1), w.L)));
-    inside.tail = &s->body;
-  }
+  lp_ref columns = lp_mul(k, loop(a, &inside, "block", (a->S + a->Bk - 1) / a->Bk, 0), a->Bk);
+  if (a->o.length) only_if(a, &inside, op2(a, IR_lt, TT_BOOL, columns, a->live));
+  lp_ref panel = loop(a, &inside, "p", a->panels, 0);
+  if (a->o.causal && !a->o.length) only_if(a, &inside, op2(a, IR_lt, TT_BOOL, columns, lp_add(k, a->first, lp_mul(k, add(a, panel, 1), a->L))));
   block(a, inside, columns, panel);
   end(&at);
-  finish(a, at, lx->cpu->vector_bytes / 4);
+  finish(a, at, a->lx->cpu->vector_bytes / 4);
+}
+
+void con_attention(lower_ctx *lx, ir_ref row) {
+  const ir_node *n = ir_at(lx->g, row), *q = ir_at(lx->g, n->args[0]), *v = ir_at(lx->g, n->args[2]);
+  attend a = {.lx = lx, .k = lx->k, .n = n, .o = ir_attention_of(n), .rank = q->rank, .heads = 1, .shared = 1};
+  for (ir_ref r = lower_first(lx); r <= lower_last(lx); r++)
+    if (lower_inside(lx, r) && ir_is_attention((ir_op)ir_at(lx->g, r)->op)) a.result[ir_at(lx->g, r)->op - IR_attention] = r;
+  a.T = q->dim[q->rank - 2], a.D = q->dim[q->rank - 1], a.S = v->dim[q->rank - 2], a.E = v->dim[q->rank - 1];
+  for (int i = 0; i < q->rank - 2; i++) a.heads *= q->dim[i];
+  if (q->rank > 2) a.shared = q->dim[q->rank - 3] / v->dim[q->rank - 3];
+  if (a.result[0] || a.result[1]) forward(&a);
+  else con_attention_back(&a);
 }

@@ -292,7 +292,7 @@ static ir_ref drop_stops_and_rewrite(ir_graph *g, ir_op op, const ir_ref *args, 
 /* Attention that has no kernel, in primitives; 0: it stays. */
 static ir_ref plain_attention(ir_graph *g, const ir_node *n, const ir_ref *map) {
   tt_shape q = ir_shape(g, map[n->args[0]]), k = ir_shape(g, map[n->args[1]]), y = ir_shape(g, map[n->args[2]]);
-  if (n->op <= IR_attention_lse && n->dtype == TT_F32 && tt_shape_count(&q) && tt_shape_count(&k) && tt_shape_count(&y)) return 0;
+  if (n->dtype == TT_F32 && tt_shape_count(&q) && tt_shape_count(&k) && tt_shape_count(&y)) return 0;
   ir_ref args[8] = {0};
   for (uint32_t i = 0; i < n->n_args; i++) args[i] = map[n->args[i]];
   ir_attention_options o = ir_attention_of(&(ir_node){.op = n->op, .args = args, .n_args = n->n_args, .words = n->words});

@@ -80,9 +80,9 @@ static double estimate(const ir_graph *g, const group *x) {
     } else if (r->op == IR_winograd) {                   /* (tile + 2)^2 products for tile^2 results, of each channel */
       double tile = (double)ir_int(r, "tile");
       count *= 2 * (double)ir_at(g, r->args[0])->dim[2] * (tile + 2) * (tile + 2) / (tile * tile);
-    } else if (r->op == IR_attention) {
-      const ir_node *k = ir_at(g, r->args[1]);
-      count *= 4 * (double)k->dim[k->rank - 2];
+    } else if (ir_is_attention((ir_op)r->op)) {          /* two products of as many terms as k has rows, or three and, with them in one kernel, one each */
+      const ir_node *q = ir_at(g, r->args[0]), *k = ir_at(g, r->args[1]);
+      count *= 2 * (double)(r->op < IR_attention_dk ? k : q)->dim[k->rank - 2] * (r->op == IR_attention ? 2 : r->op == IR_attention_dq ? 3 : 1);
     } else if (form_is_reduction((ir_op)r->op)) {
       s = ir_shape(g, r->args[0]);
       count = (double)tt_shape_count(&s);
@@ -179,7 +179,10 @@ static const variant *variant_of(work *w, int k, uint64_t mask) {
   }
   free(needed);
   bool sums = false;                                   /* how a loop adds up may follow from all that it does: only whole ones are copied */
-  for (int i = 0; i < all->n; i++) sums |= form_is_reduction((ir_op)ir_at(w->g, all->rows[i])->op) && (mask != x->all || v->of.n != all->n);
+  for (int i = 0; i < all->n; i++) {
+    ir_op op = (ir_op)ir_at(w->g, all->rows[i])->op;
+    sums |= (form_is_reduction(op) || (ir_is_attention(op) && ir_attention_first(op) > 3)) && (mask != x->all || v->of.n != all->n);
+  }
   v->ok = !sums && form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (form_kind)x->kind;
   if (!arguments(w, v)) return w->no_memory = true, NULL;
   v->cost = estimate(w->g, &v->of);
