@@ -147,8 +147,9 @@ typedef struct {
   bool no_bias;                    /* of a layer */
 } tt_attention_options;
 /* softmax(q k' * scale) v, Vaswani et al. 2017; q [*,H,T,d], k [*,G,S,d], v [*,G,S,e] -> [*,H,T,e]. H may be a multiple of G: so many
- * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see is 0. In f32, where no
- * derivative is asked for, it is one kernel that never has all scores in memory (Dao et al. 2022); attention_naive always has them. */
+ * heads of q then share one of k and v (Ainslie et al. 2023). A row that a mask leaves with nothing to see is 0. In f32 it is
+ * one kernel, and its derivatives by q, k and v are, which never have all scores in memory (Dao et al. 2022); other types, the derivative by an added mask, derivatives
+ * of derivatives and attention_naive have them. */
 TT_API tt_val tt_f_attention_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 TT_API tt_val tt_f_attention_naive_at(tt_here, tt_val q, tt_val k, tt_val v, tt_attention_options o);
 #define tt_f_attention(q, k, v, ...) tt_f_attention_at(TT_HERE, q, k, v, (tt_attention_options){__VA_ARGS__})

@@ -80,6 +80,93 @@ Test(attention, bits_do_not_depend_on_threads_and_dead_rows_are_not_read) {
   free(data);
 }
 
+/* The derivatives of sum(sin(y)) by q, k and v. kinds: 0 causal, 1 whole, 2 a bool mask, 3 padding (one row of an added mask), 4 a live length. */
+typedef struct { int64_t b, h, g, t, s, d, e; int kind; } shape;
+static ir_graph *derivatives(const shape *z) {
+  ir_graph *g = ir_graph_new("derivatives");
+  ir_ref part[3] = {ir_input(g, "q", TT_F32, TT_SHAPE(z->b, z->h, z->t, z->d)), ir_input(g, "k", TT_F32, TT_SHAPE(z->b, z->g, z->s, z->d)), ir_input(g, "v", TT_F32, TT_SHAPE(z->b, z->g, z->s, z->e))}, d[3];
+  ir_attention_options o = {.scale = 0.4, .causal = z->kind == 0};
+  if (z->kind == 2) o.mask = ir_input(g, "mask", TT_BOOL, TT_SHAPE(1, 1, z->t, z->s));
+  if (z->kind == 3) o.mask = ir_input(g, "mask", TT_F32, TT_SHAPE(z->b, 1, 1, z->s));
+  if (z->kind == 4) o.length = ir_input(g, "n", TT_I64, TT_SCALAR);
+  ir_ref y = ir_attention(g, IR_attention, part, &o), loss = ir_reduce(g, IR_sum, ir_ew1(g, IR_sin, y), (int[]){0, 1, 2, 3}, 4, false);
+  cr_assert(pass_vjp(g, loss, 0, part, 3, d), "%s", g->error.message);
+  for (int i = 0; i < 3; i++) ir_output_add(g, (const char *[]){"dq", "dk", "dv"}[i], d[i]);
+  return g;
+}
+
+static float *derivatives_on(const shape *z, const char *backend, int threads, size_t *n) {
+  tt_error err = {0};
+  rt_program *p = NULL;
+  ir_graph *g = derivatives(z);
+  cr_assert_eq(g->error.status, TT_OK, "%s", g->error.message);
+  cr_assert_eq(tt_compile(g, &(tt_compile_options){.backend = backend}, &p, &err), TT_OK, "%s", err.message);
+  rt_team *team = rt_team_new(threads, &err);
+  rt_instance *x = rt_instance_new(p, team, &err);
+  tt_shape in[] = {TT_SHAPE(z->b, z->h, z->t, z->d), TT_SHAPE(z->b, z->g, z->s, z->d), TT_SHAPE(z->b, z->g, z->s, z->e)}, mask = z->kind == 2 ? TT_SHAPE(1, 1, z->t, z->s) : TT_SHAPE(z->b, 1, 1, z->s);
+  int64_t live = z->s / 2 + 1, count = tt_shape_count(&mask);
+  tt_tensor *bound[4] = {0};
+  for (int i = 0; i < 3; i++) {
+    bound[i] = tt_tensor_new(TT_F32, &in[i], &err);
+    for (int64_t j = 0, end = tt_shape_count(&in[i]); j < end; j++) ((float *)tt_tensor_data(bound[i]))[j] = (float)sin(0.7 * (double)j * (i + 1) + i);
+    cr_assert_eq(rt_bind(x, (const char *[]){"q", "k", "v"}[i], bound[i], &err), TT_OK, "%s", err.message);
+  }
+  if (z->kind == 4) bound[3] = tt_tensor_from(TT_I64, &TT_SCALAR, &live, &err);
+  if (z->kind == 2 || z->kind == 3) bound[3] = tt_tensor_new(z->kind == 2 ? TT_BOOL : TT_F32, &mask, &err);
+  for (int64_t j = 0; z->kind == 2 && j < count; j++) ((unsigned char *)tt_tensor_data(bound[3]))[j] = j / z->s != 1 && j * 7 % 5 < 3;      /* row 1 sees nothing */
+  for (int64_t j = 0; z->kind == 3 && j < count; j++) ((float *)tt_tensor_data(bound[3]))[j] = j % z->s > z->s * 2 / 3 ? -INFINITY : 0.1f * (float)(j % 3);
+  if (bound[3]) cr_assert_eq(rt_bind(x, z->kind == 4 ? "n" : "mask", bound[3], &err), TT_OK, "%s", err.message);
+  cr_assert_eq(rt_run(x, &err), TT_OK, "%s", err.message);
+  float *all = NULL;
+  *n = 0;
+  for (int i = 0; i < 3; i++) {
+    tt_tensor *y = rt_bound(x, (const char *[]){"dq", "dk", "dv"}[i]);
+    size_t m = (size_t)tt_shape_count(&in[i]);
+    all = realloc(all, (*n + m) * sizeof *all);
+    memcpy(all + *n, tt_tensor_data(y), m * sizeof *all);
+    *n += m;
+  }
+  for (int i = 0; i < 4; i++) tt_tensor_free(bound[i]);
+  rt_instance_free(x), rt_team_free(team), rt_program_free(p);
+  return all;
+}
+
+static const shape shapes[] = {
+  {2, 4, 4, 70, 70, 16, 16, 0}, {1, 4, 4, 33, 33, 17, 9, 0}, {2, 8, 4, 130, 130, 32, 32, 0}, {1, 3, 1, 100, 40, 8, 24, 1}, {2, 4, 4, 65, 65, 40, 40, 1}, {1, 2, 2, 20, 150, 64, 64, 1}, {1, 8, 8, 5, 7, 3, 4, 1},
+  {2, 4, 4, 50, 61, 16, 20, 2},  {2, 4, 4, 90, 90, 33, 16, 3}, {1, 2, 1, 40, 97, 16, 16, 3}, {2, 4, 2, 30, 80, 16, 16, 4}, {8, 1, 1, 160, 160, 12, 12, 0}};
+
+Test(attention, derivatives_as_the_interpreter_has_them_on_any_number_of_threads) {
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    size_t n = 0;
+    float *is = derivatives_on(&shapes[i], "jit", 1, &n), *two = derivatives_on(&shapes[i], "jit", 3, &n), *want = derivatives_on(&shapes[i], "interp", 1, &n), largest = 0, worst = 0;
+    for (size_t j = 0; j < n; j++) {
+      if (fabsf(want[j]) > largest) largest = fabsf(want[j]);
+      if (!(fabsf(is[j] - want[j]) <= worst)) worst = fabsf(is[j] - want[j]);       /* NaN too */
+    }
+    cr_expect(worst <= 4e-6f * largest, "shape %zu: %g of %g", i, worst, largest);
+    cr_expect_eq(memcmp(is, two, n * sizeof *is), 0, "shape %zu: other bits on three threads", i);
+    free(is), free(two), free(want);
+  }
+}
+
+/* Nothing that the plan keeps, and no scratch, has the size of T x T; and few heads are two kernels, many are one. */
+Test(attention, derivatives_keep_nothing_that_grows_with_the_square_of_the_rows) {
+  size_t before = 0;
+  for (int64_t rows = 256; rows <= 2048; rows *= 2) {
+    rt_program *p = compile(derivatives(&(shape){2, H, H, rows, rows, D, D, 0}));
+    size_t all = p->arena_bytes + p->scratch_bytes;
+    cr_expect_lt(all, (size_t)(2 * H * rows * rows) * 4, "%lld rows: %zu bytes", (long long)rows, all);
+    if (before) cr_expect_leq(all, 2 * before, "%lld rows: %zu bytes, of half as many %zu", (long long)rows, all, before);
+    before = all;
+    rt_program_free(p);
+  }
+  for (int few = 0; few < 2; few++) {
+    rt_program *p = compile(derivatives(&(shape){1, few ? 2 : 8, few ? 2 : 8, 64, 64, D, D, 0}));
+    cr_expect_eq(p->n_steps, few ? 4 : 3, "%u steps", p->n_steps);       /* attention and its sums, delta, the derivatives */
+    rt_program_free(p);
+  }
+}
+
 /* Masks of the lowest finite number, as of torch.finfo(float32).min: where all of a row is masked so, it is the mean of v; one of -inf alone is 0. */
 Test(attention, a_row_of_the_lowest_numbers_is_a_mean) {
   enum { T = 3, S = 40, E = 8 };
