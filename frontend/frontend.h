@@ -78,7 +78,7 @@ bool products_of(const char *name, pass_options *p, tt_error *err);
 /* weights.c: a file of weights; names may be NULL, and must outlive it. read: the parameter `name` in type t and shape s, or an error. published: the row of a name, and in `to` what it
  * is called there; NULL: none. */
 typedef struct weights_file weights_file;
-weights_file *weights_open(const char *path, const tt_weight_name *names, tt_error *err);
+weights_file *weights_open(const char *path, const tt_weight_name *names, bool averages, tt_error *err);      /* averages: NAME.ema in the place of NAME, where there is one */
 void weights_close(weights_file *w);
 tt_tensor *weights_read(weights_file *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err);
 const tt_weight_name *weights_published(const tt_weight_name *names, const char *name, char *to, size_t size);

@@ -14,6 +14,7 @@ struct tt_model {
   rt_params *params;
   rt_team *team;
   const tt_weight_name *names;
+  bool no_ema;
   weights_file *file;                         /* where values come from; NULL: from initializers */
   compiled predict[MAX_COMPILED]; int n_predict;     /* a ring once it is full */
   char **warnings; int n_warnings;
@@ -28,7 +29,7 @@ tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_options 
   const tt_model_options none = {0}, *o = options ? options : &none;
   tt_model *m = calloc(1, sizeof *m);
   if (m) {
-    m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads, m->names = o->names;
+    m->function = function, m->arg = arg, m->loss = o->loss, m->seed = o->seed, m->n_threads = o->n_threads, m->names = o->names, m->no_ema = o->no_ema;
     m->params = rt_params_new();
     bool copied = copy_text(&m->name, o->name ? o->name : "model") && copy_text(&m->backend, o->backend);
     if (copied && copy_text(&m->cpu, o->cpu) && copy_text(&m->skip, o->skip) && copy_text(&m->tuned, o->tuned) && copy_text(&m->products, o->products) && m->params) return m;
@@ -103,7 +104,7 @@ static tt_status join(tt_model *m, const tt_trace *t, tt_error *err) {
 tt_status tt_model_load(tt_model *m, const char *path, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
-  weights_file *f = weights_open(path, m->names, err);
+  weights_file *f = weights_open(path, m->names, !m->no_ema, err);
   if (!f) return err->status;
   int n = rt_params_count(m->params);
   tt_tensor **fresh = calloc((size_t)n + 1, sizeof *fresh);           /* all are read before the first is changed */

@@ -208,6 +208,7 @@ typedef struct {
   const char *skip, *tuned, *products;
   int n_threads;                   /* of the team that runs programs; 0: TT_NUM_THREADS, else the cores there are */
   const tt_weight_name *names;     /* up to the first without a name: files of weights that tt_model_load takes too; must outlive the model */
+  bool no_ema;                     /* tt_model_load takes the weights themselves from a checkpoint that has their running means too */
   tt_loss_fn *loss;                /* NULL: cross entropy of logits [B, classes] and labels [B] */
 } tt_model_options;
 /* arg is handed to the function (and the loss) at each trace, and must outlive the model. options NULL: defaults. */
@@ -215,7 +216,7 @@ TT_API tt_model *tt_model_new(tt_model_fn *function, void *arg, const tt_model_o
 TT_API void tt_model_free(tt_model *m);
 /* Weights and running statistics as safetensors, with PyTorch's names and layouts. load may come before or after the first use; a
  * tensor of the model that the file lacks, or has in another shape, is an error (at once when the model has been traced already,
- * else at its first use); what the file has besides is ignored. Before the first use there is nothing to save: an error. */
+ * else at its first use); what the file has besides is ignored. Of a checkpoint that was trained with ema load takes the running means, as tt_train leaves them. Before the first use there is nothing to save: an error. */
 TT_API tt_status tt_model_save(tt_model *m, const char *path, tt_error *err);
 TT_API tt_status tt_model_load(tt_model *m, const char *path, tt_error *err);
 /* The weights with the names and layouts of a published checkpoint. A parameter without a row in names is an error. */

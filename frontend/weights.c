@@ -6,7 +6,7 @@
  * What stands before all published names ("transformer.") is found in the file. */
 #include "frontend.h"
 
-struct weights_file { tt_safetensors *file; char *path; const tt_weight_name *names; char prefix[200]; };
+struct weights_file { tt_safetensors *file; char *path; const tt_weight_name *names; char prefix[200]; bool averages; };
 
 static int find(const tt_safetensors *f, const char *name) {
   int n = tt_safetensors_count(f), i = 0;
@@ -77,12 +77,14 @@ static bool ties_hold(weights_file *w, tt_error *err) {
   return true;
 }
 
-weights_file *weights_open(const char *path, const tt_weight_name *names, tt_error *err) {
+weights_file *weights_open(const char *path, const tt_weight_name *names, bool averages, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
   weights_file *w = calloc(1, sizeof *w);
   if (!w || !(w->path = strdup(path))) tt_fail(err, TT_NO_MEMORY, "error: no memory for weights\n  at %s\n  fix: free memory", path);
   else if ((w->file = tt_safetensors_open(path, err))) {
+    const char *step = tt_safetensors_metadata(w->file, "tinytorch.step");
+    w->averages = averages && !(step && !strcmp(step, "0"));        /* before the first step there are none yet */
     w->names = names;
     find_prefix(w);
     if (ties_hold(w, err)) return w;
@@ -107,10 +109,11 @@ static tt_tensor *turned(tt_tensor *x, tt_error *err) {
 }
 
 tt_tensor *weights_read(weights_file *w, const char *name, tt_dtype t, const tt_shape *s, tt_error *err) {
-  char published[300], full[520], want[120], have[120];
+  char published[300], full[520], want[120], have[120], average[520];
   const char *called = name;
   const tt_weight_name *row = find(w->file, name) < 0 ? weights_published(w->names, name, published, sizeof published) : NULL;
   if (row) snprintf(full, sizeof full, "%s%s", w->prefix, published), called = full;
+  if (w->averages && !row && snprintf(average, sizeof average, "%s.ema", name) < (int)sizeof average && find(w->file, average) >= 0) called = average;
   if (find(w->file, called) < 0) {
     tt_fail(err, TT_INVALID, "error: the weights have no tensor \"%s\"%s%s%s\n  at %s\n  fix: load weights that were saved from this model%s", name, row ? ", nor \"" : "", row ? full : "", row ? "\"" : "", w->path, row ? ", or a published checkpoint of it" : "");
     return NULL;

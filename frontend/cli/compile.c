@@ -11,6 +11,7 @@ const cli_option cli_compile_options[] = {
   {"batch-size", "N", "default: the model's"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"weights", "FILE", "initial weights (safetensors; default: drawn from --seed)"},
+  CLI_NO_EMA,
   {"seed", "N", "of the initial weights (default 1)"},
   {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
   {"hyper", "\"k=v, ...\"", "its hyperparameters"},
@@ -68,7 +69,7 @@ int cli_compile(const cli_args *a) {
   cli_watch watch = cli_watch_new(a);
   tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                           .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
-  tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads, .names = info->names}, &err);
+  tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads, .names = info->names, .no_ema = cli_has(a, "no-ema")}, &err);
   if (m && weights) tt_model_load(m, weights, &err);
   if (m && !err.status && tt_model_export(m, dtype, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
     printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);

@@ -15,7 +15,7 @@ const cli_option cli_generate_options[] = {
   {"top-k", "N", "only the N likeliest tokens (default: all)"},
   {"top-p", "X", "only the likeliest tokens whose probabilities reach X (default 1: all)"},
   {"seed", "N", "of the random choice (default 1)"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
+  CLI_NO_EMA, CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
 

@@ -13,6 +13,7 @@
   {"dtype", "f32|bf16", "bf16: mixed precision, products of operands rounded to bf16; sums and weights stay f32"}, \
   {"matmul-precision", "f32|bf16x6", "bf16x6: f32 products as six bf16 ones each, as exact; for CPUs with AMX"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
+#define CLI_NO_EMA {"no-ema", NULL, "of a checkpoint trained with --ema the weights themselves, not their running means"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
 #define CLI_DATA {"data", "SET:DIR", "cifar10:DIR, fashion-mnist:DIR, mnist:DIR, or shapes:COUNT (drawn, needs no files); for unet shape-masks:COUNT; for models of text: a file, a folder with train.txt and val.txt, or sentences:COUNT (drawn)"}
 #define CLI_METRICS {"metrics", "NAME,...", "of all of the test part: some of top1, top5, perplexity, confusion"}

@@ -13,7 +13,7 @@ const cli_option cli_sample_options[] = {
   {"count", "N", "images (default 64)"},
   {"seed", "N", "of the noise (default 1)"},
   {"out", "FILE.png", "the sheet (default samples.png)"},
-  CLI_BACKEND, CLI_THREADS, CLI_CPU,
+  CLI_NO_EMA, CLI_BACKEND, CLI_THREADS, CLI_CPU,
   {NULL, NULL, NULL},
 };
 

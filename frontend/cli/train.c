@@ -50,7 +50,7 @@ const cli_option cli_train_options[] = {
 const cli_option cli_eval_options[] = {
   CLI_DATA, CLI_TOKENS,
   {"batch-size", "N", "default 64"},
-  CLI_METRICS,
+  CLI_METRICS, CLI_NO_EMA,
   CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
@@ -71,7 +71,7 @@ tt_model *cli_model_new(const cli_args *a, const model_info *info, model_config 
   int64_t threads, seed;
   if (!cli_target(a) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "seed", 1, 0, &seed)) return NULL;
   tt_model_options o = {.name = info->name, .seed = (uint64_t)seed, .backend = cli_get(a, "backend", NULL), .cpu = cli_get(a, "cpu", NULL),
-                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .products = cli_products(a), .n_threads = (int)threads, .names = info->names};
+                        .skip = cli_get(a, "skip", NULL), .tuned = cli_get(a, "tuned", NULL), .products = cli_products(a), .n_threads = (int)threads, .names = info->names, .no_ema = cli_has(a, "no-ema")};
   return tt_model_new(info->function, arg, &o, err);
 }
 
