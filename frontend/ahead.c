@@ -16,6 +16,7 @@ typedef struct {
   char name[64], upper[64];            /* as a word of C */
   tt_dtype dtype, out_dtype;
   tt_shape x, out;
+  tt_labels labels;
   const tt_compile_options *o;
   const char *cpus[MAX_CPUS]; int n_cpus;
   cg_variant variants[MAX_CPUS];
@@ -103,7 +104,10 @@ static void put_header(const export *e, FILE *f) {
   for (int i = 0; i < e->n_cpus; i++) snprintf(cpus + strlen(cpus), sizeof cpus - strlen(cpus), "%s%s", i ? ", " : "", e->cpus[i]);
   fprintf(f, "/* %s, compiled ahead of time by tinytorch for %s. Link model.o and libtinytorch_rt; example.c shows all of it.\n *\n", n, cpus);
   fprintf(f, " *     x     %s, row-major\n *     out   %s\n", x, out);
-  if (e->o->train) fprintf(f, " *     y     i32[%lld], the label of each sample; trained with %s%s%s\n", (long long)e->x.dim[0], e->o->optimizer ? e->o->optimizer : "sgd", e->o->hyper ? ", " : "", e->o->hyper ? e->o->hyper : "");
+  char y[200] = "";
+  tt_shape of_pixels = TT_SHAPE(e->x.dim[0], e->x.dim[2], e->x.dim[3]), of_tokens = e->x, of_samples = TT_SHAPE(e->x.dim[0]);
+  tt_type_text(TT_I32, e->labels == TT_PIXEL_LABELS ? &of_pixels : e->dtype == TT_I32 ? &of_tokens : &of_samples, y, sizeof y);
+  if (e->o->train) fprintf(f, " *     y     %s, labels, where the loss asks for them; trained with %s%s%s\n", y, e->o->optimizer ? e->o->optimizer : "sgd", e->o->hyper ? ", " : "", e->o->hyper ? e->o->hyper : "");
   fprintf(f, " *\n * Functions that can fail return TT_OK or what went wrong, with a message in err (zero it before it is used again), which may be NULL. A model is\n"
              " * used by one thread at a time. */\n#ifndef TT_MODEL_%s_H\n#define TT_MODEL_%s_H\n\n#include <tinytorch/runtime/aot.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", u, u);
   fprintf(f, "enum { %s_BATCH = %lld, %s_X_COUNT = %lld, %s_OUT_COUNT = %lld };      /* elements of x and out, the whole batch */\n", u, (long long)e->x.dim[0], u, (long long)tt_shape_count(&e->x), u, (long long)tt_shape_count(&e->out));
@@ -112,7 +116,7 @@ static void put_header(const export *e, FILE *f) {
   fprintf(f, "void %s_free(%s *m);\n/* Weights and running statistics, as safetensors. */\ntt_status %s_load(%s *m, const char *path, tt_error *err);\ntt_status %s_save(%s *m, const char *path, tt_error *err);\n", n, n, n, n, n, n);
   if (e->o->train) {
     fprintf(f, "/* One training step; *loss: of this batch before it (loss may be NULL). */\ntt_status %s_step(%s *m, const %s *x, const int32_t *y, double lr, double *loss, tt_error *err);\n", n, n, c_type(e->dtype));
-    fprintf(f, "void %s_seed(%s *m, uint64_t seed);      /* of dropout */\n", n, n);
+    fprintf(f, "void %s_seed(%s *m, uint64_t seed);      /* of dropout and noise in training */\n", n, n);
   }
   fprintf(f, "tt_status %s_predict(%s *m, const %s *x, %s *out, tt_error *err);\n", n, n, c_type(e->dtype), c_type(e->out_dtype));
   fprintf(f, "rt_params *%s_params(%s *m);             /* by name: rt_params_find */\nconst char *%s_cpu(const %s *m);         /* the CPU whose code runs */\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n", n, n, n, n);
@@ -129,17 +133,18 @@ static void put_size_check(const export *e, FILE *f, const char *var) {
 
 static void put_example(const export *e, FILE *f) {
   const char *n = e->name, *u = e->upper;
-  bool images = e->x.rank == 4 && e->dtype == TT_F32 && e->out.rank == 2 && e->out_dtype == TT_F32;
+  bool images = e->x.rank == 4 && e->dtype == TT_F32 && e->out_dtype == TT_F32, classes = e->out.rank == 2, pixels = e->out.rank == 4 && e->labels == TT_PIXEL_LABELS;
+  const char *drawn = e->labels == TT_PIXEL_LABELS ? "shape-masks" : "shapes";
   fprintf(f, "/* %s %s, with libtinytorch_rt alone.\n *\n *     %s\n *     ./example%s\n */\n#include <stdio.h>\n#include <stdlib.h>\n\n#include \"model.h\"\n\n", e->o->train ? "Trains and runs" : "Runs", n, build_line,
-          images ? (e->o->train ? " [SET:DIR [STEPS [SEED [LR]]]]      shapes:COUNT draws its images and needs no files" : " [SET:DIR]      shapes:COUNT draws its images and needs no files") : "");
+          images ? (e->o->train ? " [SET:DIR [STEPS [SEED [LR]]]]" : " [SET:DIR]") : "");
   fprintf(f, "static int fail(const tt_error *err) {\n  fprintf(stderr, \"%%s\\n\", err->message);\n  return 1;\n}\n\n");
-  fprintf(f, "int main(int argc, char **argv) {\n  tt_error err = {0};\n  %s *m = %s_new(0, &err);\n  if (!m || %s_load(m, \"weights.safetensors\", &err) != TT_OK) return fail(&err);\n  printf(\"%s runs the code for %%s\\n\", %s_cpu(m));\n", n, n, n, n, n);
+  fprintf(f, "int main(%s) {\n  tt_error err = {0};\n  %s *m = %s_new(0, &err);\n  if (!m || %s_load(m, \"weights.safetensors\", &err) != TT_OK) return fail(&err);\n  printf(\"%s runs the code for %%s\\n\", %s_cpu(m));\n", images ? "int argc, char **argv" : "void", n, n, n, n, n);
   if (!images) {
     fprintf(f, "  %s *x = calloc(%s_X_COUNT, sizeof *x), *out = calloc(%s_OUT_COUNT, sizeof *out);      /* zeros: put your own here */\n", c_type(e->dtype), u, u);
     fprintf(f, "  if (!x || !out || %s_predict(m, x, (void *)out, &err) != TT_OK) return fail(&err);\n  free(x), free(out);\n  %s_free(m);\n  return 0;\n}\n", n, n);
     return;
   }
-  fprintf(f, "  const char *what = argc > 1 ? argv[1] : \"shapes:%lld\";\n", (long long)(e->x.dim[0] * 10));
+  fprintf(f, "  const char *what = argc > 1 ? argv[1] : \"%s:%lld\";      /* drawn, needs no files */\n", drawn, (long long)(e->x.dim[0] * 10));
   if (e->o->train) {
     fprintf(f, "  int steps = argc > 2 ? atoi(argv[2]) : 10;\n  uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;\n  double lr = argc > 4 ? atof(argv[4]) : %.17g, loss = 0;\n\n", e->lr);
     fprintf(f, "  tt_dataset *data = tt_dataset_open(what, true, &err);\n  if (!data) return fail(&err);\n");
@@ -152,8 +157,19 @@ static void put_example(const export *e, FILE *f) {
   put_size_check(e, f, "test");
   fprintf(f, "  tt_loader *images = tt_loader_new(test, &(tt_loader_options){.batch = %s_BATCH, .n_threads = 1}, &err);\n  if (!images) return fail(&err);\n", u);
   fprintf(f, "  static float out[%s_OUT_COUNT];\n  tt_batch b;\n  if (tt_loader_next(images, &b, &err) != TT_OK || %s_predict(m, tt_tensor_data(b.x), out, &err) != TT_OK) return fail(&err);\n", u, n);
+  const char *end = "tt_loader_free(images);\n  tt_dataset_free(test);\n";
+  if (!classes && !pixels) {
+    fprintf(f, "  printf(\"%%d numbers, the first %%g\\n\", %s_OUT_COUNT, out[0]);\n  %s  %s_free(m);\n  return 0;\n}\n", u, end, n);
+    return;
+  }
+  if (pixels) {
+    fprintf(f, "  int area = %lld, classes = %lld, right = 0;\n  for (int i = 0; i < b.count * area; i++) {\n    const float *pixel = out + i / area * area * classes + i %% area;\n    int best = 0;\n    for (int k = 1; k < classes; k++)\n      if (pixel[k * area] > pixel[best * area]) best = k;\n    right += best == ((const int32_t *)tt_tensor_data(b.y))[i];\n  }\n",
+            (long long)(e->out.dim[2] * e->out.dim[3]), (long long)e->out.dim[1]);
+    fprintf(f, "  printf(\"%%d of %%d test pixels right\\n\", right, (int)b.count * area);\n  %s  %s_free(m);\n  return 0;\n}\n", end, n);
+    return;
+  }
   fprintf(f, "  int classes = %s_OUT_COUNT / %s_BATCH, right = 0;\n  for (int i = 0; i < b.count; i++) {\n    int best = 0;\n    for (int k = 1; k < classes; k++)\n      if (out[i * classes + k] > out[i * classes + best]) best = k;\n    right += best == ((const int32_t *)tt_tensor_data(b.y))[i];\n  }\n", u, u);
-  fprintf(f, "  printf(\"%%d of %%d test images right\\n\", right, (int)b.count);\n  tt_loader_free(images);\n  tt_dataset_free(test);\n  %s_free(m);\n  return 0;\n}\n", n);
+  fprintf(f, "  printf(\"%%d of %%d test images right\\n\", right, (int)b.count);\n  %s  %s_free(m);\n  return 0;\n}\n", end, n);
 }
 
 static tt_status write_text(const export *e, const char *file, void put(const export *e, FILE *f)) {
@@ -180,11 +196,11 @@ static tt_status export_files(export *e, const ir_graph *step, const ir_graph *p
   return write_text(e, "model.h", put_header) == TT_OK ? write_text(e, "example.c", put_example) : e->err->status;
 }
 
-tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, const tt_compile_options *options, const char *const *cpus, int n, double lr, const char *folder, tt_error *err) {
+tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, const tt_compile_options *options, const char *const *cpus, int n, double lr, const char *folder, tt_error *err) {
   const tt_compile_options none = {0};
   tt_error own = {0};
   if (!err) err = &own;
-  export e = {.m = m, .dtype = dtype, .x = *x, .o = options ? options : &none, .folder = folder, .lr = lr, .err = err};
+  export e = {.m = m, .dtype = dtype, .x = *x, .labels = labels, .o = options ? options : &none, .folder = folder, .lr = lr, .err = err};
   if (x->rank < 1) return tt_fail(err, TT_INVALID, "error: x has no batch\n  at tt_model_export\n  fix: give a shape [batch, ...]");
   if (strlen(folder) > 4000) return tt_fail(err, TT_INVALID, "error: the folder's name is too long\n  at tt_model_export\n  fix: use a shorter one");
   word_of(model_target_of(m).name, e.name, sizeof e.name);
@@ -192,7 +208,7 @@ tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, const 
   ir_graph *step = NULL, *predict = NULL;
   tt_status status = list_cpus(&e, cpus, n);
   if (status == TT_OK) status = tt_model_trace(m, dtype, x, false, false, &predict, err);
-  if (status == TT_OK && e.o->train) status = tt_model_trace(m, dtype, x, true, true, &step, err);
+  if (status == TT_OK && e.o->train) status = tt_model_trace(m, dtype, x, labels, true, &step, err);
   if (status == TT_OK) status = export_files(&e, step, predict);
   for (int i = 0; i < e.n_cpus; i++) ir_graph_free((ir_graph *)e.variants[i].step), ir_graph_free((ir_graph *)e.variants[i].predict);
   ir_graph_free(step), ir_graph_free(predict);

@@ -236,9 +236,9 @@ typedef enum { TT_NO_LABELS, TT_LABELS, TT_SOFT_LABELS, TT_PIXEL_LABELS } tt_lab
 TT_API tt_status tt_model_trace(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, bool training, struct ir_graph **graph, tt_error *err);
 TT_API const char *tt_model_warning(const tt_model *m, int i);       /* NULL after the last */
 /* Ahead of time (ahead.c): the model for x of that type and shape as files in `folder`, which is made: model.o and model.h (runtime/aot.h says how they
- * are used), weights.safetensors, and example.c. o->train: its training step too. cpus: n names as in tt_compile_options, NULL or n 0: this CPU; the
+ * are used), weights.safetensors, and example.c. o->train: its training step too, with such labels. cpus: n names as in tt_compile_options, NULL or n 0: this CPU; the
  * best of them that a CPU can run is taken there, at start. lr: what the example trains with. */
-TT_API tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, const tt_compile_options *o, const char *const *cpus, int n, double lr, const char *folder, tt_error *err);
+TT_API tt_status tt_model_export(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, const tt_compile_options *o, const char *const *cpus, int n, double lr, const char *folder, tt_error *err);
 /* Its compiled step (training, with o's optimizer) or evaluation; optimizer state joins the parameters as zeros. */
 TT_API tt_status tt_model_compile(tt_model *m, tt_dtype dtype, const tt_shape *x, tt_labels labels, const tt_compile_options *o, rt_program **program, tt_error *err);
 

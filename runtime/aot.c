@@ -63,7 +63,8 @@ static bool input(rt_instance *run, const char *name, tt_tensor **x, tt_error *e
 }
 
 static bool prepare(rt_compiled *c, const rt_program *p, rt_instance **run, tt_error *err) {
-  return !p || ((*run = rt_instance_new(p, c->team, err)) && rt_params_bind(c->params, *run, err) == TT_OK && input(*run, "x", NULL, err) && input(*run, "y", NULL, err));
+  return !p || ((*run = rt_instance_new(p, c->team, err)) && rt_params_bind(c->params, *run, err) == TT_OK && input(*run, "x", NULL, err) && input(*run, "y", NULL, err) &&
+                input(*run, "seed", NULL, err) && input(*run, "step", NULL, err));      /* noise in prediction is that of seed 0, step 0, as tt_predict's */
 }
 
 rt_compiled *rt_compiled_new(int n_threads, tt_error *err, const rt_model *m) {

@@ -41,7 +41,7 @@ TT_API tt_status rt_compiled_load(rt_compiled *c, const char *path, tt_error *er
 TT_API tt_status rt_compiled_save(rt_compiled *c, const char *path, tt_error *err);
 /* One training step on a batch: x as the model takes it, y the labels. loss may be NULL. The n-th step is the same as tt_train's with that seed. */
 TT_API tt_status rt_compiled_step(rt_compiled *c, const void *x, const int32_t *y, double lr, double *loss, tt_error *err);
-TT_API void rt_compiled_seed(rt_compiled *c, uint64_t seed);                             /* of dropout; 0 at first */
+TT_API void rt_compiled_seed(rt_compiled *c, uint64_t seed);                             /* of dropout and noise in training; 0 at first */
 /* The model's output for a batch, dense. */
 TT_API tt_status rt_compiled_predict(rt_compiled *c, const void *x, void *out, tt_error *err);
 TT_API rt_params *rt_compiled_params(rt_compiled *c);                                    /* borrowed */

@@ -16,13 +16,8 @@
 
 #define FILE_NAME "checkpoint.safetensors"
 
-static tt_status path_of(const char *dir, char *path, size_t size, tt_error *err) {
-  int n = snprintf(path, size, "%s/" FILE_NAME, dir);
-  return n > 0 && (size_t)n < size ? TT_OK : tt_fail(err, TT_INVALID, "error: the checkpoint folder's path is too long\n  at %.200s\n  fix: use a shorter path", dir);
-}
-
 static tt_status make_folder(const char *dir, tt_error *err) {
-  char path[4096];
+  char path[RT_PATH];
   snprintf(path, sizeof path, "%s", dir);
   for (char *p = path + 1;; p++) {
     if (*p && *p != '/') continue;
@@ -48,8 +43,8 @@ static void remove_leftovers(const char *dir) {
 }
 
 tt_status rt_checkpoint_save(const char *dir, rt_params *p, const rt_position *at, tt_error *err) {
-  char path[4096], text[7][40], plateau[100];
-  tt_status status = path_of(dir, path, sizeof path, err);
+  char path[RT_PATH], text[7][40], plateau[100];
+  tt_status status = rt_path(path, dir, FILE_NAME, err);
   if (status == TT_OK) status = make_folder(dir, err);
   if (status != TT_OK) return status;
   int n = 0;
@@ -127,8 +122,8 @@ static tt_status restore(tt_safetensors *f, const char *path, rt_params *p, rt_p
 }
 
 tt_status rt_checkpoint_load(const char *dir, rt_params *p, rt_position *at, tt_error *err) {
-  char path[4096];
-  tt_status status = path_of(dir, path, sizeof path, err);
+  char path[RT_PATH];
+  tt_status status = rt_path(path, dir, FILE_NAME, err);
   if (status != TT_OK) return status;
   tt_error local = {0};
   if (!err) err = &local;

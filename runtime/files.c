@@ -40,8 +40,13 @@ static bool sync_folder(const char *path) {
   return ok;
 }
 
+tt_status rt_path(char path[RT_PATH], const char *dir, const char *name, tt_error *err) {
+  int n = snprintf(path, RT_PATH, "%s/%s", dir, name);
+  return n > 0 && n < RT_PATH ? TT_OK : tt_fail(err, TT_INVALID, "error: the path of %.100s is too long, %d bytes\n  at %.200s...\n  fix: use a folder with a shorter path", name, n, dir);
+}
+
 tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err) {
-  char temporary[4096];
+  char temporary[RT_PATH];
   int length = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)syscall(SYS_gettid));
   if (length < 0 || (size_t)length >= sizeof temporary) {
     errno = ENAMETOOLONG;

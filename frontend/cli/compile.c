@@ -42,7 +42,6 @@ int cli_compile(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  if (info->sample || (info->pixels && cli_has(a, "train"))) return cli_usage(a, "what draws noise, and training by labels of pixels, are not compiled ahead of time: no vae or gan, and unet to predict alone");
   const char *folder = cli_get(a, "output", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
   char list[200];
   int n = read_cpus(a, list, sizeof list, cpus, 4);
@@ -71,7 +70,7 @@ int cli_compile(const cli_args *a) {
                           .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
   tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads, .names = info->names, .no_ema = cli_has(a, "no-ema")}, &err);
   if (m && weights) tt_model_load(m, weights, &err);
-  if (m && !err.status && tt_model_export(m, dtype, &shape, &o, cpus, n, lr, folder, &err) == TT_OK)
+  if (m && !err.status && tt_model_export(m, dtype, &shape, model_labels(info), &o, cpus, n, lr, folder, &err) == TT_OK)
     printf("%s/: model.o, model.h, weights.safetensors, example.c\n  cd %s && cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example\n", folder, folder);
   if (m) cli_warnings(m);
   tt_model_free(m);

@@ -33,16 +33,15 @@ static tt_status add_file(const char *path, rt_images *r, tt_error *err) {
 }
 
 tt_status rt_cifar10_images(const char *dir, bool train, rt_images *images, tt_error *err) {
-  char path[4096];
+  char path[RT_PATH], name[60];
   rt_images r = {.channels = 3, .height = 32, .width = 32};
-  tt_status status = TT_OK;
+  tt_status status = rt_path(path, dir, "cifar-10-batches-bin", err);
   *images = (rt_images){0};
-  snprintf(path, sizeof path, "%s/cifar-10-batches-bin", dir);
-  const char *within = access(path, F_OK) == 0 ? "/cifar-10-batches-bin" : "";
+  const char *within = status == TT_OK && access(path, F_OK) == 0 ? "cifar-10-batches-bin/" : "";
   for (int i = 1; status == TT_OK && i <= (train ? 5 : 1); i++) {
-    if (train) snprintf(path, sizeof path, "%s%s/data_batch_%d.bin", dir, within, i);
-    else snprintf(path, sizeof path, "%s%s/test_batch.bin", dir, within);
-    status = add_file(path, &r, err);
+    if (train) snprintf(name, sizeof name, "%sdata_batch_%d.bin", within, i);
+    else snprintf(name, sizeof name, "%stest_batch.bin", within);
+    if ((status = rt_path(path, dir, name, err)) == TT_OK) status = add_file(path, &r, err);
   }
   if (status == TT_OK) *images = r;
   else {

@@ -88,11 +88,13 @@ tt_status rt_idx_parse(const char *name, const uint8_t *file, size_t bytes, int 
   return status;
 }
 
-static tt_status read_file(const char *dir, const char *part, const char *kind, int rank, char *path, size_t size, uint8_t **data, int64_t *dims, tt_error *err) {
-  static const char *const forms[] = {"%s/%s-%s-idx%d-ubyte", "%s/%s-%s-idx%d-ubyte.gz", "%s/%s-%s.idx%d-ubyte", "%s/%s-%s.idx%d-ubyte.gz"};
+static tt_status read_file(const char *dir, const char *part, const char *kind, int rank, char path[RT_PATH], uint8_t **data, int64_t *dims, tt_error *err) {
+  static const char *const forms[] = {"%s-%s-idx%d-ubyte", "%s-%s-idx%d-ubyte.gz", "%s-%s.idx%d-ubyte", "%s-%s.idx%d-ubyte.gz"};
   int i = 0;
   for (; i < 4; i++) {
-    snprintf(path, size, forms[i], dir, part, kind, rank);
+    char name[60];
+    snprintf(name, sizeof name, forms[i], part, kind, rank);
+    if (rt_path(path, dir, name, err) != TT_OK) return TT_INVALID;
     if (access(path, F_OK) == 0) break;
   }
   if (i == 4) return tt_fail(err, TT_IO, "error: %s-%s-idx%d-ubyte is not there, nor with .gz\n  at %s\n  fix: give the folder with the four idx files", part, kind, rank, dir);
@@ -105,14 +107,14 @@ static tt_status read_file(const char *dir, const char *part, const char *kind, 
 
 tt_status rt_idx_images(const char *dir, bool train, rt_images *images, tt_error *err) {
   const char *part = train ? "train" : "t10k";
-  char path[4096];
+  char path[RT_PATH];
   int64_t of_images[3], of_labels[1];
   *images = (rt_images){0};
   rt_images r = {.channels = 1};
-  tt_status status = read_file(dir, part, "images", 3, path, sizeof path, &r.pixels, of_images, err);
+  tt_status status = read_file(dir, part, "images", 3, path, &r.pixels, of_images, err);
   if (status == TT_OK && (of_images[0] < 1 || of_images[1] < 1 || of_images[2] < 1))
     status = tt_fail(err, TT_FORMAT, "error: expected at least one image of at least one pixel, not %lld of %lld x %lld\n  at %s, byte 4\n  fix: get the file again", (long long)of_images[0], (long long)of_images[1], (long long)of_images[2], path);
-  if (status == TT_OK) status = read_file(dir, part, "labels", 1, path, sizeof path, &r.labels, of_labels, err);
+  if (status == TT_OK) status = read_file(dir, part, "labels", 1, path, &r.labels, of_labels, err);
   if (status == TT_OK && of_labels[0] != of_images[0])
     status = tt_fail(err, TT_FORMAT, "error: expected %lld labels, one for each image, not %lld\n  at %s, byte 4\n  fix: take images and labels of one data set", (long long)of_images[0], (long long)of_labels[0], path);
   for (int64_t i = 0; status == TT_OK && i < of_labels[0]; i++)

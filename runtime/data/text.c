@@ -110,12 +110,10 @@ static bool read_parts(const char *what, text *all, size_t *cut, tt_error *err) 
   if (!strncmp(what, "sentences:", 10)) {
     if (!(all->data = sentences(what + 10, &all->bytes, err))) return false;
   } else if (!stat(what, &s) && S_ISDIR(s.st_mode)) {
-    char path[4096];
+    char path[RT_PATH];
     text test = {0};
-    snprintf(path, sizeof path, "%s/train.txt", what);
-    if (!read_text(path, all, err)) return false;
-    snprintf(path, sizeof path, "%s/val.txt", what);
-    uint8_t *both = read_text(path, &test, err) ? realloc(all->data, all->bytes + test.bytes + 1) : NULL;
+    if (rt_path(path, what, "train.txt", err) != TT_OK || !read_text(path, all, err)) return false;
+    uint8_t *both = rt_path(path, what, "val.txt", err) == TT_OK && read_text(path, &test, err) ? realloc(all->data, all->bytes + test.bytes + 1) : NULL;
     if (!both) return free(test.data), tt_fail(err, TT_NO_MEMORY, "error: no memory for a text\n  at %s\n  fix: use a smaller one", path), false;
     memcpy(both + all->bytes, test.data, test.bytes);
     free(test.data);

@@ -122,13 +122,11 @@ tt_tokenizer *tt_tokenizer_parse(const char *name, const void *vocab, size_t voc
 }
 
 tt_tokenizer *tt_tokenizer_load(const char *dir, tt_error *err) {
-  char path[4096];
+  char path[RT_PATH];
   rt_file vocab = {0}, merges = {0};
   tt_tokenizer *t = NULL;
-  snprintf(path, sizeof path, "%s/vocab.json", dir);
-  if (rt_map_file(path, &vocab, err) == TT_OK) {
-    snprintf(path, sizeof path, "%s/merges.txt", dir);
-    if (rt_map_file(path, &merges, err) == TT_OK) t = tt_tokenizer_parse(dir, vocab.data, vocab.bytes, merges.data, merges.bytes, err);
+  if (rt_path(path, dir, "vocab.json", err) == TT_OK && rt_map_file(path, &vocab, err) == TT_OK) {
+    if (rt_path(path, dir, "merges.txt", err) == TT_OK && rt_map_file(path, &merges, err) == TT_OK) t = tt_tokenizer_parse(dir, vocab.data, vocab.bytes, merges.data, merges.bytes, err);
   }
   rt_unmap_file(&vocab), rt_unmap_file(&merges);
   return t;
@@ -140,7 +138,7 @@ tt_status tt_tokenizer_save(const tt_tokenizer *t, const char *dir, tt_error *er
   tt_error own = {0};
   if (!err) err = &own;
   tt_status status = TT_OK;
-  char path[4096], *merges = NULL, *vocab = NULL;
+  char path[RT_PATH], *merges = NULL, *vocab = NULL;
   size_t bytes = 0;
   alphabet a;
   make_alphabet(&a);
@@ -162,11 +160,10 @@ tt_status tt_tokenizer_save(const tt_tokenizer *t, const char *dir, tt_error *er
   if (!ok || !(vocab = json_dumps(tokens, JSON_ENSURE_ASCII))) status = tt_fail(err, TT_NO_MEMORY, "error: no memory for a tokenizer's files\n  at %s\n  fix: free memory", dir);
   json_decref(tokens);
   if (vocab) {
-    snprintf(path, sizeof path, "%s/vocab.json", dir);
-    if ((status = rt_write_file(path, vocab, strlen(vocab), err)) == TT_OK) {
-      snprintf(path, sizeof path, "%s/merges.txt", dir);
-      status = rt_write_file(path, merges, bytes, err);
-    }
+    status = rt_path(path, dir, "vocab.json", err);
+    if (status == TT_OK) status = rt_write_file(path, vocab, strlen(vocab), err);
+    if (status == TT_OK) status = rt_path(path, dir, "merges.txt", err);
+    if (status == TT_OK) status = rt_write_file(path, merges, bytes, err);
   }
   free(vocab), free(merges);
   return status;

@@ -650,16 +650,16 @@ Test(model, running_means_are_tested_and_saved) {
   snprintf(path, sizeof path, "%s/checkpoint.safetensors", dir), snprintf(command, sizeof command, "rm -rf '%s'", dir);
   o.checkpoint = dir;
   for (int64_t steps = 33; steps > 0; steps -= 32) {
-    tt_model *trained = tt_model_new(normed, NULL, &(tt_model_options){.seed = 1}, &err), *means = tt_model_new(normed, NULL, NULL, &err), *themselves = tt_model_new(normed, NULL, &(tt_model_options){.no_ema = true}, &err);
+    tt_model *trained = tt_model_new(normed, NULL, &(tt_model_options){.seed = 1}, &err), *of_checkpoint = tt_model_new(normed, NULL, NULL, &err), *themselves = tt_model_new(normed, NULL, &(tt_model_options){.no_ema = true}, &err);
     o.max_steps = steps == 1 ? 1 : 33, o.stop = steps == 1 ? &(volatile int){1} : NULL;
     cr_assert_eq(tt_train(trained, &o, &r, &err), steps == 1 ? TT_INTERRUPTED : TT_OK, "%s", err.message);
     err = (tt_error){0};
     tt_eval_result of_means, of_weights;
-    cr_assert(tt_model_load(means, path, &err) == TT_OK && tt_model_load(themselves, path, &err) == TT_OK, "%s", err.message);
-    cr_assert(tt_test(means, test, 32, NULL, &of_means, &err) == TT_OK && tt_test(themselves, test, 32, NULL, &of_weights, &err) == TT_OK, "%s", err.message);
+    cr_assert(tt_model_load(of_checkpoint, path, &err) == TT_OK && tt_model_load(themselves, path, &err) == TT_OK, "%s", err.message);
+    cr_assert(tt_test(of_checkpoint, test, 32, NULL, &of_means, &err) == TT_OK && tt_test(themselves, test, 32, NULL, &of_weights, &err) == TT_OK, "%s", err.message);
     if (steps > 1) cr_expect(of_means.loss == e.loss && fabs(of_weights.loss - plain.test_loss) < 1e-5 && of_weights.loss != e.loss, "%.9g and %.9g, %.9g and %.9g", of_means.loss, e.loss, of_weights.loss, plain.test_loss);
     else cr_expect(of_means.loss == of_weights.loss && isfinite(of_means.loss));
-    tt_model_free(trained), tt_model_free(means), tt_model_free(themselves);
+    tt_model_free(trained), tt_model_free(of_checkpoint), tt_model_free(themselves);
     cr_expect_eq(system(command), 0);
   }
   o.checkpoint = NULL, o.stop = NULL;

@@ -295,3 +295,24 @@ Test(windows, mistakes) {
   }
   folder_remove(&f);
 }
+
+/* Folders whose files have paths longer than the system takes are said to be, not cut to another path. */
+Test(tokens, paths_that_are_too_long) {
+  static char dir[5000];
+  tt_tokenizer *t = NULL;
+  tt_dataset *train, *test;
+  tt_error err = {0};
+  char path[RT_PATH];
+  memset(dir, 'f', 4090);
+  cr_expect_null(tt_tokenizer_load(dir, &err));
+  cr_expect(strstr(err.message, "the path of vocab.json is too long, 4101 bytes"), "%s", err.message);
+  err = (tt_error){0};
+  cr_expect_eq(rt_path(path, dir, "abcd", &err), TT_OK);
+  cr_expect_eq(strlen(path), RT_PATH - 1);
+  cr_expect_eq(rt_path(path, dir, "abcde", &err), TT_INVALID);
+  static char real[4200];                                /* ./././ ... is a folder, of a path that leaves no room for val.txt */
+  for (int i = 0; i < 2043; i++) strcat(real, "./");
+  err = (tt_error){0};
+  cr_expect_neq(tt_text_open(real, &(tt_text_options){.context = 4}, &t, &train, &test, &err), TT_OK);
+  cr_expect(strstr(err.message, "the path of train.txt is too long"), "%s", err.message);
+}
