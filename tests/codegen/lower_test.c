@@ -544,6 +544,30 @@ Test(lower, transposition_in_tiles) {
     }
 }
 
+/* What comes 12 KiB later is asked for in the pass with the most work, 4 KiB later where nothing is reduced; nothing that lies in L2, and not two arrays along which nothing is reduced. */
+Test(lower, lines_are_asked_for_early) {
+  static const char rows[] = "func @f(%%x: f32[%d,%d]) -> f32[%d,%d] {\n  %%m = amax(%%x, axes=[1]) : f32[%d]\n  %%b = broadcast(%%m, dims=[0]) : f32[%d,%d]\n  %%d = sub(%%x, %%b) : f32[%d,%d]\n  return %%d\n}\n";
+  static const struct { int rows, length, ahead; bool to_l2; } cases[] = {{4096, 1024, 3072, false}, {16384, 256, 3072, false}, {1024, 4096, 4096, false}, {256, 16384, 16384, true}, {64, 65536, 0, false}, {16, 1024, 0, false}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char text[600], want[60];
+    int r = cases[i].rows, n = cases[i].length;
+    snprintf(text, sizeof text, rows, r, n, r, n, r, r, n, r, n);
+    snprintf(want, sizeof want, " + %d]", cases[i].ahead);
+    char *out = lowered(text), *at = strstr(out, "prefetch"), *end = at ? strchr(at, '\n') : NULL;
+    if (end) *end = 0;
+    cr_expect(!at == !cases[i].ahead, "%dx%d: %s", r, n, out);
+    cr_expect(!at || (strstr(at, want) && !strncmp(at, "prefetch2", 9) == cases[i].to_l2), "%dx%d: %s", r, n, at);
+    free(out);
+  }
+  char *one = lowered("func @f(%x: f32[4194304]) -> f32[4194304] {\n  %y = exp(%x) : f32[4194304]\n  return %y\n}\n");
+  char *two = lowered("func @f(%x: f32[4194304], %z: f32[4194304]) -> f32[4194304] {\n  %y = add(%x, %z) : f32[4194304]\n  return %y\n}\n");
+  char *at = strstr(one, "prefetch");
+  cr_expect(at && strstr(at, " + 1024]"), "%s", one);
+  cr_expect(!strstr(two, "prefetch"), "%s", two);
+  free(one);
+  free(two);
+}
+
 /* Short rows are done several at a time, by columns. */
 Test(lower, short_rows_by_columns) {
   static const int lengths[] = {3, 4, 10, 13, 16, 24, 35, 48, 65};
