@@ -50,7 +50,7 @@ static inline void at_row(const attend *a, lp_ref *index, lp_ref row, lp_ref d) 
 
 lp_ref att_operand(attend *a, int i, lp_ref row, lp_ref d, lp_ref guard);               /* argument i at a row of its head and a number of that; 0 where the guard (0: none) fails */
 void att_columns(attend *a, lp_cursor *at);                                             /* live and last */
-lp_ref att_power(attend *a, lp_cursor *at, lp_ref x);                                   /* 2^x for x <= 0 */
+lp_ref att_power(attend *a, lp_cursor *at, lp_ref x);                                   /* 2^x for x <= 127 */
 lp_ref att_limit(attend *a, lp_cursor *at, lp_ref row);                                 /* the last column that each row of a panel sees, kept; 0: all of them */
 lp_ref att_masked(attend *a, lp_cursor *at, lp_ref row, lp_ref column, lp_ref limit, lp_ref score);      /* the score, times log2(e), under masks: -inf where it is not seen */
 int64_t att_vectors(int64_t n, int64_t lanes, int64_t *rows, const cg_cpu *cpu);         /* vectors that a register tile has across n numbers, and its most rows */

@@ -148,13 +148,15 @@ static void panel_scores(back *b, lp_cursor at, lp_ref from, lp_ref panel) {
     multiply(a, &at, &t);
   }
   lp_ref limit = att_limit(a, &at, row), lse = con_keep(k, &at, TT_F32, lp_load(k, b->lse, i, 0, 0)), delta = 0;
+  lp_ref slack = con_keep(k, &at, TT_F32, op2(a, IR_mul, TT_F32, lp_op(k, IR_abs, TT_F32, lse, 0, 0), number(a, 0x1p-21)));       /* so far above 1 rounding of large sums may lift a probability */
   if (scored(b)) delta = con_keep(k, &at, TT_F32, lp_load(k, b->delta, i, 0, 0));
   lp_ref step = loop(a, &at, "j", a->Bk, 0), column = lp_add(k, b->base, lp_add(k, from, step)), place = at2(a, step, b->W, i), zero = number(a, 0);
   lp_ref score = lp_load(k, b->p, place, 0, 0), scale = number(a, a->o.scale * M_LOG2E), x;
   if (limit || a->o.mask) x = op2(a, IR_add, TT_F32, att_masked(a, &at, op2(a, IR_min, TT_I64, row, lp_int(k, a->T - 1)), column, limit, con_keep(k, &at, TT_F32, op2(a, IR_mul, TT_F32, score, scale))), lse);
   else x = lp_fma(k, score, scale, lse);
   x = con_keep(k, &at, TT_F32, x);
-  lp_ref p = con_keep(k, &at, TT_F32, att_power(a, &at, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, zero, x), zero, x)));       /* sums are rounded: a little more than 1 */
+  lp_ref most = lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, slack, x), number(a, 127), zero);
+  lp_ref p = con_keep(k, &at, TT_F32, att_power(a, &at, lp_op(k, IR_select, TT_F32, op2(a, IR_lt, TT_BOOL, most, x), most, x)));
   store(a, &at, b->p, place, p);
   if (scored(b)) store(a, &at, b->ds, place, op2(a, IR_mul, TT_F32, p, op2(a, IR_sub, TT_F32, lp_load(k, b->ds, place, 0, 0), delta)));
 }
