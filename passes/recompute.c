@@ -66,8 +66,13 @@ typedef struct {
 /* A sum that is cut has as many results, each of a part. */
 static int64_t parts_of(const ir_node *r) { return ir_int(r, "split") > 1 ? ir_int(r, "split") : 1; }
 
+/* < 0: no memory. */
 static double estimate(const ir_graph *g, const group *x) {
   double ops = 0, bytes = 0;
+  if (ir_at(g, x->rows[0])->op == IR_scan) {             /* its rows are its results; each step is all of the body */
+    double step = pass_work(ir_scan_body(g, ir_at(g, x->rows[0])));
+    return step < 0 ? step : 500 + (double)ir_scan_of(ir_at(g, x->rows[0])).length * step;
+  }
   for (int i = 0; i < x->n; i++) {
     const ir_node *r = ir_at(g, x->rows[i]);
     tt_shape s = ir_shape(g, x->rows[i]);
@@ -97,7 +102,10 @@ double pass_work(const ir_graph *g) {
   int n = 0;
   group *groups = groups_of(g, &n);
   double sum = groups ? 0 : -1;
-  for (int k = 0; groups && k < n; k++) sum += estimate(g, &groups[k]);
+  for (int k = 0; sum >= 0 && k < n; k++) {
+    double one = estimate(g, &groups[k]);
+    sum = one < 0 ? one : sum + one;
+  }
   groups_free(groups, n);
   return sum;
 }
@@ -186,6 +194,7 @@ static const variant *variant_of(work *w, int k, uint64_t mask) {
   v->ok = !sums && form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (form_kind)x->kind;
   if (!arguments(w, v)) return w->no_memory = true, NULL;
   v->cost = estimate(w->g, &v->of);
+  if (v->cost < 0) w->no_memory = true;
   return v;
 }
 
