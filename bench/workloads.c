@@ -66,6 +66,7 @@ static double infer_vit(const bench_workload *w) { return vit(w, false); }
 static double train_vit(const bench_workload *w) { return vit(w, true); }
 static double infer_gpt(const bench_workload *w) { return gpt(w, false); }
 static double train_gpt(const bench_workload *w) { return gpt(w, true); }
+static double train_charlstm(const bench_workload *w) { return 6 * S(0) * 128 * (1024 * (128 + 3 * 256) + 256 * GPT_V); }
 
 static int64_t groups_of(const bench_workload *w) { return w->n > 6 ? w->size[6] : 1; }
 static int64_t conv_out(const bench_workload *w) { return (w->size[2] + 2 * (w->size[4] / 2) - w->size[4]) / w->size[5] + 1; }
@@ -249,6 +250,11 @@ static void trace_gpt(tt_trace *t, const bench_workload *w) {
   if (strcmp(w->family->kind, "train")) tt_output(t, "logits", out);
   else tt_output(t, "loss", tt_cross_entropy(tt_reshape(out, TT_SHAPE(-1, GPT_V)), tt_flatten(tt_input(t, "y", TT_I32, s), 0)));
 }
+static void trace_charlstm(tt_trace *t, const bench_workload *w) {
+  tt_shape s = TT_SHAPE(w->size[0], 128);
+  tt_val out = model_charlstm(tt_input(t, "x", TT_I32, s), &(model_config){.classes = GPT_V});
+  tt_output(t, "loss", tt_cross_entropy(tt_reshape(out, TT_SHAPE(-1, GPT_V)), tt_flatten(tt_input(t, "y", TT_I32, s), 0)));
+}
 static void trace_tiny(tt_trace *t, const bench_workload *w) { network(t, w, tiny, 4, TT_SHAPE(1, 8)); }
 
 /* -- The table ------------------------------------------------------------------------------------------------------------------ */
@@ -266,6 +272,7 @@ const bench_family bench_families[] = {
   {"train", "resnet20", "bN", train_resnet20, 0, TRAIN_IMAGE_PEERS, trace_resnet20, "momentum=0.9, weight_decay=1e-4"},
   {"train", "vit", "bN", train_vit, 0, TRAIN_PEERS, trace_vit, "beta2=0.95, weight_decay=0.1", "adamw"},
   {"train", "gpt", "bN", train_gpt, 0, TRAIN_PEERS, trace_gpt, "beta2=0.95, weight_decay=0.1", "adamw"},
+  {"train", "charlstm", "bN", train_charlstm, 0, NULL, trace_charlstm, NULL, "adam"},
   {"train", "tiny", "bN", train_tiny, 0, NULL, trace_tiny, "momentum=0.9"},
   {"train", "blocks", "bN_L", train_blocks, 0, NULL, trace_blocks, "momentum=0.9"},
   {"infer", "mlp", "bN", infer_mlp, 0, INFER_PEERS, trace_mlp},
