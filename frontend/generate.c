@@ -186,6 +186,16 @@ int32_t tt_sample_token(const float *logits, int64_t classes, const tt_generate_
   return id;
 }
 
+/* Logits of which one can be chosen: no NaN or +inf, not all -inf. */
+static tt_status sound(const float *logits, int64_t classes, tt_error *err) {
+  bool any = false;
+  for (int64_t i = 0; i < classes; i++) {
+    if (!(logits[i] < INFINITY)) return tt_fail(err, TT_INVALID, "error: the model gives token %lld the logit %g\n  at tt_generate\n  fix: take weights from before training diverged", (long long)i, (double)logits[i]);
+    any |= logits[i] > -INFINITY;
+  }
+  return any ? TT_OK : tt_fail(err, TT_INVALID, "error: the model gives every token the logit -inf\n  at tt_generate\n  fix: take weights from before training diverged");
+}
+
 tt_status tt_generate(tt_generator *g, const int32_t *prompt, int64_t n, const tt_generate_options *o, int64_t *made, tt_error *err) {
   tt_error own = {0};
   if (!err) err = &own;
@@ -196,7 +206,7 @@ tt_status tt_generate(tt_generator *g, const int32_t *prompt, int64_t n, const t
   const float *logits;
   int64_t classes, before = g->length;
   tt_status status = tt_generator_feed(g, prompt, n, &logits, &classes, err);
-  for (int64_t i = 0; status == TT_OK; i++) {
+  for (int64_t i = 0; status == TT_OK && (status = sound(logits, classes, err)) == TT_OK; i++) {
     int32_t id = tt_sample_token(logits, classes, o, before + n + i);
     if (id < 0) return tt_fail(err, TT_NO_MEMORY, "error: no memory to choose one of %lld tokens\n  at tt_generate\n  fix: free memory", (long long)classes);
     if (made) *made = i + 1;

@@ -28,7 +28,8 @@ TT_API void tt_generator_reset(tt_generator *g);                 /* to an empty 
 /* n >= 1 more tokens; *logits [*classes], borrowed until the next call: of what follows the last. Tokens outside of the vocabulary, or more than the capacity holds, are errors, and nothing
  * has changed then. */
 TT_API tt_status tt_generator_feed(tt_generator *g, const int32_t *tokens, int64_t n, const float **logits, int64_t *classes, tt_error *err);
-/* The prompt is fed and continued until max_new_tokens, `token`, or, without the first, the capacity (the token behind the last live one is still given) ends it. *made, unless it is NULL: how many new tokens. */
+/* The prompt is fed and continued until max_new_tokens, `token`, or, without the first, the capacity (the token behind the last live one is still given) ends it; logits that are
+ * not finite are an error. *made, unless it is NULL: how many new tokens. */
 TT_API tt_status tt_generate(tt_generator *g, const int32_t *prompt, int64_t n, const tt_generate_options *o, int64_t *made, tt_error *err);
 /* A token of logits [classes] for place i of a text; -1: no memory. */
 TT_API int32_t tt_sample_token(const float *logits, int64_t classes, const tt_generate_options *o, int64_t place);

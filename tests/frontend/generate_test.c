@@ -145,11 +145,19 @@ Test(generate, what_cannot_be_is_an_error_and_changes_nothing) {
   tt_generator_reset(g);
   cr_assert_eq(tt_generator_feed(g, text, 3, &logits, &classes, &err), TT_OK);
   for (int w = 0; w < WORDS; w++) cr_assert_float_eq(before[w], logits[w], 1e-4, "the caches of two generators mix");
+  rt_param *wte = rt_params_find(tt_model_params(m), "wte.weight");
+  *(float *)tt_tensor_data(wte->tensor) = NAN;               /* no text out of weights that training has ruined */
+  int64_t made;
+  err = (tt_error){0};
+  tt_generator_reset(g);
+  cr_assert_eq(tt_generate(g, text, 1, &(tt_generate_options){.temperature = 1, .top_k = 3}, &made, &err), TT_INVALID);
+  cr_assert(made == 0 && strstr(err.message, "nan") && strstr(err.message, "\n  fix: "), "%s", err.message);
   int n = rt_params_count(tt_model_params(m));
   for (int i = 0; i < n; i++) cr_assert(!strstr(rt_params_at(tt_model_params(m), i)->name, ".cache"), "a cache is no parameter");
   tt_generator_free(g);
   tt_generator_free(other);
   tt_model_free(m);
+  err = (tt_error){0};
   m = tt_model_new(without, NULL, NULL, &err);
   cr_assert_null(tt_generator_new(m, &err));
   cr_assert(strstr(err.message, "keeps no cache"), "%s", err.message);
