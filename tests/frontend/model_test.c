@@ -412,11 +412,12 @@ static stepper first_step(const model_info *info, model_config *c, const char *b
   return s;
 }
 
-/* In f32. Of mobilenet's 200 000 corners of relu6 two fall the other way here, in channels 33 and 909 of block16.expand, which moves all that is before them: models_test
- * compares its gradients in f64, its predictions in f32. */
+/* In f32. Of mobilenet's 200 000 corners of relu6 two fall the other way here, in channels 33 and 909 of block16.expand, which moves all that is before them: its gradients are compared
+ * by the length of their difference (4% at most here), and number by number in f64 (models_test). */
 Test(model, every_model_in_the_jit) {
   for (const model_info *info = model_table; info->name; info++) {
-    if (info->context > 256 || !strcmp(info->name, "mobilenet")) continue;       /* gpt2 is gpt with larger numbers */
+    if (info->context > 256) continue;       /* gpt2 is gpt with larger numbers */
+    bool corners = !strcmp(info->name, "mobilenet");
     model_config c = {10};
     stepper a = first_step(info, &c, "interp"), b = first_step(info, &c, "jit");
     int compared = 0;
@@ -424,9 +425,13 @@ Test(model, every_model_in_the_jit) {
       const rt_slot *slot = &a.p->slots[i];
       if (slot->kind != RT_OUTPUT || slot->dtype != TT_F32) continue;
       const float *p = tt_tensor_data(rt_bound(a.run, slot->name)), *q = tt_tensor_data(rt_bound(b.run, slot->name));
-      double largest = 0, off = 0;
-      for (int64_t k = 0; k < tt_shape_count(&slot->shape); k++) largest = fmax(largest, fabs(p[k])), off = fmax(off, fabs((double)p[k] - q[k]));
-      cr_expect(off <= 2e-4 * (largest + 1e-3), "%s: %s is off by %g of %g", info->name, slot->name, off, largest);
+      double largest = 0, off = 0, length = 0, apart = 0;
+      for (int64_t k = 0; k < tt_shape_count(&slot->shape); k++) {
+        double d = (double)p[k] - q[k];
+        largest = fmax(largest, fabs(p[k])), off = fmax(off, fabs(d)), length += (double)p[k] * p[k], apart += d * d;
+      }
+      if (corners) cr_expect(sqrt(apart) <= 0.1 * (sqrt(length) + 1e-3), "%s: %s is off by %g of %g", info->name, slot->name, sqrt(apart), sqrt(length));
+      else cr_expect(off <= 2e-4 * (largest + 1e-3), "%s: %s is off by %g of %g", info->name, slot->name, off, largest);
       compared++;
     }
     cr_expect_gt(compared, 5);
