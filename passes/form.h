@@ -58,6 +58,8 @@ void groups_free(group *groups, int n);
 /* Makes leaves, then the groups in this order, outputs and effects. plan: called for each with its region in out. */
 typedef void group_plan(void *user, const group *of, const ir_graph *in, ir_graph *out, uint32_t region);
 tt_status groups_emit(const ir_graph *in, ir_graph *out, const group *groups, int n, const int *order, group_plan *plan, void *user, tt_error *err);
+/* schedule.c: a kernel's plan: kind and, of a loop, space, reduce, lanes and grain. */
+void pass_plan_kernel(const pass_options *options, const group *x, const ir_graph *in, ir_graph *out, uint32_t region);
 
 /* place.c: buffers that live from kernel `first` to kernel `last`, in one arena. Bytes are multiples of 64. */
 typedef struct { int64_t bytes, offset; int first, last; } place_buffer;

@@ -9,7 +9,8 @@
  *                                                }
  *
  * 1. Each row is solid or not. A row that is not is made again by everyone who reads it: movement (index arithmetic), and cheap
- *    elementwise rows on values that are in memory anyway or are smaller, when they are read about once by each reader. What has to be a buffer is solid:
+ *    elementwise rows on values that are in memory anyway or are smaller, when they are read about once by each reader; in large rows even
+ *    one exp costs less than to write it and to read it back. What has to be a buffer is solid:
  *    outputs, assigned values, and the row that a contraction's operand is a strided view of; also the permute of a conv's or attention's result, which
  *    says how it is stored.
  * 2. Each solid row starts as a group. Reductions of one value join, then groups along reads: first where the value read then need not exist in memory, then where it
@@ -23,6 +24,7 @@
 #include <string.h>
 
 enum { MAX_ROWS = 160, MAX_READS = 24, MAX_RESULTS = 8 };
+static const double FAR = 1 << 20;     /* so many bytes are no longer in a core's cache when the backward pass reads them */
 
 typedef struct { ir_ref *at; int n, cap; } list;
 typedef struct {
@@ -84,6 +86,7 @@ typedef struct {
   double *asked;
   int *n_readers;                    /* seen through movement */
   bool *in_memory;                   /* whatever becomes of its readers */
+  bool *summed;                      /* a reduction reads it, seen through movement */
   again *own, *with;                 /* as things stand; with what only this row reads made again too */
 } solidity;
 
@@ -107,6 +110,22 @@ static again make_again(const solidity *s, ir_ref r, bool with) {
     else y.weight += x.weight, y.fresh += x.fresh, y.loads += large ? x.loads : 0;      /* what a broadcast repeats stays in cache */
   }
   return y;
+}
+
+/* Are all large loads of making r again those of one row? */
+static bool one_load(const solidity *s, ir_ref r, double size, ir_ref *from) {
+  const ir_graph *g = s->f->g;
+  const ir_node *n = ir_at(g, r);
+  for (uint32_t k = 0; k < n->n_args; k++) {
+    ir_ref a = n->args[k];
+    bool load = form_is_leaf(g, a) || (s->f->solid[a] && !follows(s, a, size));
+    if (!load && !form_is_free(g, a) && !one_load(s, a, size, from)) return false;
+    if (load && count(g, a) * 4 >= size) {
+      if (*from && *from != a) return false;
+      *from = a;
+    }
+  }
+  return true;
 }
 
 static void soften(const solidity *s, ir_ref r, double size) {
@@ -140,6 +159,8 @@ static void choose_row(solidity *s, ir_ref r) {
     again y = with ? s->with[r] : s->own[r];
     bool small = size == 1 ? y.weight <= 3 : y.weight <= 2 && s->asked[r] <= 4096;
     bool cheap = y.weight <= 3 && times <= 1.3 * size && (y.loads <= 1 || (y.loads == 2 && s->n_readers[r] <= 3));
+    ir_ref from = 0;
+    cheap |= bytes(g, r) >= FAR && y.weight <= 16 && times <= 1.3 * size && !s->summed[r] && one_load(s, r, size, &from);
     fine = s->in_memory[r] ? small || cheap : cheap && 2 * y.fresh <= bytes(g, r);
     if (fine && with) {
       soften(s, r, size);
@@ -153,8 +174,8 @@ static void choose_row(solidity *s, ir_ref r) {
 static void choose_solid(fuser *f) {
   const ir_graph *g = f->g;
   solidity s = {f, calloc(g->n_nodes, sizeof *s.asked), calloc(g->n_nodes, sizeof *s.n_readers), calloc(g->n_nodes, sizeof *s.in_memory),
-                calloc(g->n_nodes, sizeof *s.own), calloc(g->n_nodes, sizeof *s.with)};
-  if (!s.asked || !s.n_readers || !s.in_memory || !s.own || !s.with) f->failed = true;
+                calloc(g->n_nodes, sizeof *s.summed), calloc(g->n_nodes, sizeof *s.own), calloc(g->n_nodes, sizeof *s.with)};
+  if (!s.asked || !s.n_readers || !s.in_memory || !s.summed || !s.own || !s.with) f->failed = true;
   for (uint32_t i = 0; i < g->n_outputs; i++) f->forced[g->outputs[i].value] = f->kept[g->outputs[i].value] = true;
   for (ir_ref r = 1; r < g->n_nodes; r++) {
     const ir_node *n = ir_at(g, r);
@@ -178,13 +199,14 @@ static void choose_solid(fuser *f) {
       if (repeated) continue;
       s.asked[a] += through ? s.asked[r] : asks(g, r, (int)k);
       s.n_readers[a] += through ? s.n_readers[r] : 1;
+      s.summed[a] |= through ? s.summed[r] : form_is_reduction((ir_op)n->op);
     }
   }
   for (ir_ref r = 1; r < g->n_nodes && !f->failed; r++) {
     if (!f->live[r] || ir_at(g, r)->op == IR_assign || form_is_leaf(g, r) || (form_is_free(g, r) && !f->forced[r])) continue;
     choose_row(&s, r);
   }
-  free(s.asked), free(s.n_readers), free(s.in_memory), free(s.own), free(s.with);
+  free(s.asked), free(s.n_readers), free(s.in_memory), free(s.summed), free(s.own), free(s.with);
 }
 
 /* Solid rows and leaves that solid row r reads, and the rows between (not solid, made again in its kernel) when `between` is given. */

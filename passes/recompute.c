@@ -9,6 +9,9 @@
  *                                       kernel @k3_relu_again(%x) -> %y2       to here
  *     kernel @k90_conv(%y, %g) -> %dw   kernel @k90_conv(%y2, %g) -> %dw
  *
+ * A copy may also start from results of the kernel itself which are in memory anyway, if the rest is elementwise: the gelu after a
+ * product is made of the product, the normalized row of its mean. Such a copy is a loop, planned anew.
+ *
  * A copy needs its own arguments at that place. One that is no longer alive there is either kept longer, where it is small beside what
  * is freed, or made again too. A param must not have been written yet. Copies compute the same rows by the same plan, random numbers
  * are made from counters, so the numbers are the same to the bit. Each copy is a kernel, a region, of its own: it merges with nothing.
@@ -29,9 +32,10 @@ enum { MOST_RESULTS = 64, DEPTH = 24, LEAST_FREED = 1 << 20 };
 static const double FREE_TIME = 0.03;
 
 typedef struct { ir_ref row; int kernel; int64_t bytes; bool arena, to_end; } value;      /* to_end: assigned by a copy when all is done */
-/* A kernel that gives only the results of mask. */
+/* A kernel that gives only the results of mask; cut: made of results of the kernel that are not soft, read from memory. */
 typedef struct variant {
   uint64_t mask;
+  bool cut;
   group of;                        /* rows, results */
   form f;
   int *reads, n_reads;             /* values of other kernels */
@@ -41,7 +45,8 @@ typedef struct variant {
   bool ok;
   struct variant *next;
 } variant;
-typedef struct { int first, n; uint64_t all; variant *variants; int64_t kind; } kernel;
+/* soft: results that follow from the others by elementwise rows. */
+typedef struct { int first, n; uint64_t all, soft; variant *variants; int64_t kind; } kernel;
 /* A kernel at a place in the order. Numbers below n_kernels are those of the graph, later ones are copies. */
 typedef struct { int kernel; const variant *v; int from, slots; } instance;   /* from: in pool, the instance that gives each read; slots: first of its results' */
 typedef struct { instance *at; int n, *order, *place, n_order, *pool, n_pool, n_slots; int room, room_pool; } schedule;
@@ -128,7 +133,9 @@ static bool arguments(work *w, variant *v) {
     const ir_node *r = ir_at(g, x->rows[i]);
     for (uint32_t k = 0; k < r->n_args; k++) {
       ir_ref a = r->args[k];
-      if (ir_at(g, a)->region == r->region) continue;
+      bool own = false;
+      for (int j = 0; j < i; j++) own |= x->rows[j] == a;
+      if (own) continue;
       if (w->value_of[a] >= 0 && !add_int(&v->reads, &v->n_reads, w->value_of[a])) return false;
       if (ir_at(g, a)->op != IR_param) continue;
       ir_ref *more = realloc(v->params, ((size_t)v->n_params + 1) * sizeof *more);
@@ -158,10 +165,12 @@ static bool arguments(work *w, variant *v) {
   return true;
 }
 
-static const variant *variant_of(work *w, int k, uint64_t mask) {
+static bool is_soft(const work *w, const kernel *x, ir_ref r) { return w->value_of[r] < 0 || (x->soft >> (w->value_of[r] - x->first) & 1); }
+
+static const variant *variant_of(work *w, int k, uint64_t mask, bool cut) {
   kernel *x = &w->kernels[k];
   for (variant *v = x->variants; v; v = v->next)
-    if (v->mask == mask) return v;
+    if (v->mask == mask && v->cut == cut) return v;
   const group *all = &w->groups[k];
   variant *v = calloc(1, sizeof *v);
   bool *needed = calloc((size_t)all->n, sizeof *needed);
@@ -170,14 +179,14 @@ static const variant *variant_of(work *w, int k, uint64_t mask) {
     free(v), free(needed);
     return w->no_memory = true, NULL;
   }
-  v->mask = mask;
+  v->mask = mask, v->cut = cut;
   v->next = x->variants, x->variants = v;
   for (int i = all->n - 1; i >= 0; i--) {
     int which = all->result[i] ? w->value_of[all->rows[i]] : -1;
     needed[i] |= which >= 0 && (mask >> (which - x->first) & 1);
     const ir_node *r = ir_at(w->g, all->rows[i]);
     for (uint32_t j = 0; needed[i] && j < r->n_args; j++)
-      if (ir_at(w->g, r->args[j])->region == r->region) needed[r->args[j] - all->rows[0]] = true;
+      if (ir_at(w->g, r->args[j])->region == r->region && (!cut || is_soft(w, x, r->args[j]))) needed[r->args[j] - all->rows[0]] = true;
   }
   for (int i = 0; i < all->n; i++) {
     if (!needed[i]) continue;
@@ -187,15 +196,30 @@ static const variant *variant_of(work *w, int k, uint64_t mask) {
   }
   free(needed);
   bool sums = false;                                   /* how a loop adds up may follow from all that it does: only whole ones are copied */
-  for (int i = 0; i < all->n; i++) {
+  for (int i = 0; i < all->n && !cut; i++) {
     ir_op op = (ir_op)ir_at(w->g, all->rows[i])->op;
     sums |= (form_is_reduction(op) || (ir_is_attention(op) && ir_attention_first(op) > 3)) && (mask != x->all || v->of.n != all->n);
   }
-  v->ok = !sums && form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (form_kind)x->kind;
+  v->ok = !sums && form_of(w->g, v->of.rows, v->of.n, v->of.result, &v->f, NULL) && v->f.kind == (cut ? FORM_LOOP : (form_kind)x->kind);
   if (!arguments(w, v)) return w->no_memory = true, NULL;
   v->cost = estimate(w->g, &v->of);
   if (v->cost < 0) w->no_memory = true;
   return v;
+}
+
+static bool find_soft(const work *w, kernel *x, const group *of) {
+  bool *easy = calloc((size_t)of->n + 1, sizeof *easy);
+  if (!easy) return false;
+  for (int i = 0; i < of->n; i++) {
+    const ir_node *r = ir_at(w->g, of->rows[i]);
+    ir_kind kind = ir_ops[r->op].kind;
+    easy[i] = kind == IR_ELEMENTWISE || kind == IR_LEAF || (kind == IR_MOVEMENT && r->op != IR_fold);
+    for (uint32_t k = 0; k < r->n_args; k++)
+      if (ir_at(w->g, r->args[k])->region == r->region) easy[i] &= easy[r->args[k] - of->rows[0]] || w->value_of[r->args[k]] >= 0;
+    if (easy[i] && of->result[i]) x->soft |= (uint64_t)1 << (w->value_of[of->rows[i]] - x->first);
+  }
+  free(easy);
+  return true;
 }
 
 static bool start(work *w) {
@@ -226,7 +250,7 @@ static bool start(work *w) {
     }
     x->n = w->n_values - x->first;
     x->all = x->n >= MOST_RESULTS ? ~(uint64_t)0 : ((uint64_t)1 << x->n) - 1;
-    ok = x->n <= MOST_RESULTS;
+    ok = x->n <= MOST_RESULTS && find_soft(w, x, &w->groups[k]);
   }
   free(maker), free(last), free(is_output), free(over);
   return ok;
@@ -363,16 +387,18 @@ static void redirect(const work *w, schedule *s, int from, int to, uint64_t mask
 }
 
 /* Puts a copy of instance id before place *at, which gives `want` and what is read of id from there on; copies of arguments before it.
- * The copy's number, -1: not possible. */
-static int again(work *w, schedule *s, int id, uint64_t want, int *at, int depth) {
+ * With cut, only what is soft. The copy's number, -1: not possible. */
+static int again(work *w, schedule *s, int id, uint64_t want, bool cut, int *at, int depth) {
   const kernel *k = &w->kernels[s->at[id].kernel];
   int number = s->at[id].kernel;
   uint64_t mask = want;
   for (int i = 0; i < k->n; i++)
     if ((s->at[id].v->mask >> i & 1) && (w->values[k->first + i].arena || id >= w->n) && last_read(s, id, k->first + i) >= *at) mask |= (uint64_t)1 << i;
-  for (int p = *at; w->merge && p < s->n_order; p++)
+  if (cut) mask &= k->soft;
+  bool merge = w->merge && !cut;
+  for (int p = *at; merge && p < s->n_order; p++)
     if (s->order[p] >= w->n && s->at[s->order[p]].kernel == number) mask |= s->at[s->order[p]].v->mask;
-  const variant *v = variant_of(w, number, mask);
+  const variant *v = variant_of(w, number, mask, cut);
   if (!v || !v->ok || depth == DEPTH) return -1;
   for (int i = 0; i < v->n_params; i++)
     if (w->writer[v->params[i]] >= 0 && s->place[w->writer[v->params[i]]] < *at) return -1;
@@ -381,7 +407,7 @@ static int again(work *w, schedule *s, int id, uint64_t want, int *at, int depth
     int from = provider(w, s, v->reads[i], *at, &alive), a = v->reads[i];
     if (from < 0) return -1;
     if (alive || (double)w->values[a].bytes <= w->keep) continue;
-    if (again(w, s, from, (uint64_t)1 << (a - w->kernels[w->values[a].kernel].first), at, depth + 1) < 0) return -1;
+    if (again(w, s, from, (uint64_t)1 << (a - w->kernels[w->values[a].kernel].first), false, at, depth + 1) < 0) return -1;
   }
   int copy = insert(w, s, number, v, *at);
   if (copy < 0) return -1;
@@ -391,7 +417,7 @@ static int again(work *w, schedule *s, int id, uint64_t want, int *at, int depth
     s->pool[s->at[copy].from + i] = from;
   }
   redirect(w, s, id, copy, mask);
-  for (int p = *at + 1; w->merge && p < s->n_order; p++)
+  for (int p = *at + 1; merge && p < s->n_order; p++)
     if (s->order[p] >= w->n && s->at[s->order[p]].kernel == number) redirect(w, s, s->order[p], copy, mask);
   ++*at;
   return copy;
@@ -409,7 +435,7 @@ static bool clean(work *w, schedule *s) {
     for (int i = 0; id < w->n && i < k->n; i++)
       if (!w->values[k->first + i].arena || w->values[k->first + i].to_end) used[id] |= (uint64_t)1 << i;
     if (used[id] != x->v->mask && used[id]) {
-      const variant *v = variant_of(w, x->kernel, used[id]);
+      const variant *v = variant_of(w, x->kernel, used[id], x->v->cut);
       if (!v || !(ok = v->ok && v->n_reads <= x->v->n_reads)) { ok = false; break; }
       for (int i = 0; i < v->n_reads; i++)             /* a subset, in the same order */
         for (int j = i; j < x->v->n_reads; j++)
@@ -459,38 +485,42 @@ static bool peak_of(work *w, const schedule *s, peak *x) {
   return true;
 }
 
-typedef struct { int id, place; uint64_t mask; double bytes, rate; } candidate;
+typedef struct { int id, place; bool cut; uint64_t mask; double bytes, rate; } candidate;
 static int better_first(const void *a, const void *b) {
   const candidate *x = a, *y = b;
-  return x->rate != y->rate ? (x->rate < y->rate) - (x->rate > y->rate) : x->id - y->id;
+  return x->rate != y->rate ? (x->rate < y->rate) - (x->rate > y->rate) : x->id != y->id ? x->id - y->id : x->cut - y->cut;
 }
 
 /* Instances whose results lie there unread at place q; after simulate. */
 static candidate *candidates(work *w, const schedule *s, int q, int *n) {
-  candidate *list = malloc(((size_t)q + 1) * sizeof *list);
+  candidate *list = malloc((2 * (size_t)q + 1) * sizeof *list);
   *n = 0;
   for (int p = 0; list && p < q; p++) {
     int id = s->order[p];
     const instance *x = &s->at[id];
     const kernel *k = &w->kernels[x->kernel];
-    candidate c = {.id = id, .place = s->n_order};
-    for (int i = 0; i < k->n; i++) {
-      const value *v = &w->values[k->first + i];
-      if (!(x->v->mask >> i & 1) || w->last[x->slots + i] <= q || (id < w->n && (!v->arena || v->to_end))) continue;
-      int next = s->n_order;
-      bool now = false;
-      for (int r = s->n_order - 1; r >= q; r--)
-        for (int j = 0; j < s->at[s->order[r]].v->n_reads; j++)
-          if (s->at[s->order[r]].v->reads[j] == k->first + i && s->pool[s->at[s->order[r]].from + j] == id) next = r, now |= r == q;
-      if (now) continue;
-      c.mask |= (uint64_t)1 << i, c.bytes += (double)v->bytes;
-      if (next < c.place) c.place = next;
+    for (int cut = 0; cut < 2; cut++) {
+      uint64_t may = cut ? k->soft : k->all;
+      candidate c = {.id = id, .place = s->n_order, .cut = cut};
+      if (cut && may == k->all) continue;
+      for (int i = 0; i < k->n; i++) {
+        const value *v = &w->values[k->first + i];
+        if (!(x->v->mask & may & (uint64_t)1 << i) || w->last[x->slots + i] <= q || (id < w->n && (!v->arena || v->to_end))) continue;
+        int next = s->n_order;
+        bool now = false;
+        for (int r = s->n_order - 1; r >= q; r--)
+          for (int j = 0; j < s->at[s->order[r]].v->n_reads; j++)
+            if (s->at[s->order[r]].v->reads[j] == k->first + i && s->pool[s->at[s->order[r]].from + j] == id) next = r, now |= r == q;
+        if (now) continue;
+        c.mask |= (uint64_t)1 << i, c.bytes += (double)v->bytes;
+        if (next < c.place) c.place = next;
+      }
+      if (!c.mask) continue;
+      const variant *v = variant_of(w, x->kernel, c.mask, cut);
+      if (!v) return free(list), NULL;
+      c.rate = c.bytes / v->cost;
+      if (v->ok) list[(*n)++] = c;
     }
-    if (!c.mask) continue;
-    const variant *v = variant_of(w, x->kernel, c.mask);
-    if (!v) return free(list), NULL;
-    c.rate = c.bytes / v->cost;
-    if (v->ok) list[(*n)++] = c;
   }
   if (list) qsort(list, (size_t)*n, sizeof *list, better_first);
   return list;
@@ -512,7 +542,7 @@ static bool step(work *w, schedule *s, peak *now) {
       int at = list[i].place;
       w->keep = keep[option / 2] * list[i].bytes, w->merge = option % 2, w->first_new = s->n;
       if (!copy_schedule(&tried, s)) { w->no_memory = true; break; }
-      if (again(w, &tried, list[i].id, list[i].mask, &at, 0) < 0 || !clean(w, &tried) || !peak_of(w, &tried, &x)) continue;
+      if (again(w, &tried, list[i].id, list[i].mask, list[i].cut, &at, 0) < 0 || !clean(w, &tried) || !peak_of(w, &tried, &x)) continue;
       double gain = (double)(now->bound - live_at(w, tried.place[kernel_at])), more = total_cost(&tried) - cost;
       bool lower = x.bound < now->bound || (x.bound == now->bound && x.n_at < now->n_at);
       if (!lower || gain <= 0 || more < 0 || gain / (more + 1) <= most) continue;
@@ -553,7 +583,7 @@ static int64_t placed(work *w, const schedule *s) {
 
 /* ---- */
 
-static bool emit(work *w, const schedule *s, ir_graph *out) {
+static bool emit(work *w, const schedule *s, ir_graph *out, const pass_options *options) {
   const ir_graph *in = w->g;
   bool plain = out->plain;
   ir_ref *map = calloc(in->n_nodes, sizeof *map), *made = calloc((size_t)s->n_slots + 1, sizeof *made);
@@ -567,8 +597,9 @@ static bool emit(work *w, const schedule *s, ir_graph *out) {
     char name[100];
     snprintf(name, sizeof name, "%.80s%s", k->name, s->order[p] < w->n ? "" : "_again");
     out->at_region = ir_kernel_add(out, name);
-    for (uint32_t i = 0; i < k->n_plan; i++) ir_kernel_plan(out, out->at_region, k->plan[i].name, k->plan[i].values, k->plan[i].n);
-    if (x->v->mask != w->kernels[x->kernel].all && x->v->f.kind == FORM_LOOP) {
+    if (x->v->cut) pass_plan_kernel(options, &x->v->of, in, out, out->at_region);
+    for (uint32_t i = 0; !x->v->cut && i < k->n_plan; i++) ir_kernel_plan(out, out->at_region, k->plan[i].name, k->plan[i].values, k->plan[i].n);
+    if (!x->v->cut && x->v->mask != w->kernels[x->kernel].all && x->v->f.kind == FORM_LOOP) {
       int64_t axes[TT_MAX_RANK];
       for (int i = 0; i < x->v->f.n_reduce; i++) axes[i] = x->v->f.reduce[i];
       ir_kernel_plan(out, out->at_region, "space", x->v->f.space.dim, (uint32_t)x->v->f.space.rank);
@@ -620,7 +651,7 @@ tt_status pass_recompute(const ir_graph *in, ir_graph *out, const pass_options *
   tt_status status = TT_OK;
   bool ok = (w.groups = groups_of(in, &w.n)) && start(&w);
   for (int k = 0; ok && k < w.n; k++) {
-    const variant *v = variant_of(&w, k, w.kernels[k].all);
+    const variant *v = variant_of(&w, k, w.kernels[k].all, false);
     ok = v && insert(&w, &s, k, v, s.n_order) >= 0;
     for (int i = 0; ok && i < v->n_reads; i++) s.pool[s.at[k].from + i] = w.values[v->reads[i]].kernel;
   }
@@ -639,7 +670,7 @@ tt_status pass_recompute(const ir_graph *in, ir_graph *out, const pass_options *
       status = too_small(in, options, least, err);
     }
   }
-  ok = ok && !w.no_memory && (status != TT_OK || emit(&w, &s, out));
+  ok = ok && !w.no_memory && (status != TT_OK || emit(&w, &s, out, options));
   finish(&w, &s);
   if (status != TT_OK) return status;
   if (!ok) return tt_fail(err, TT_NO_MEMORY, "error: no memory to choose what of @%s is made again\n  at pass recompute\n  fix: free memory", in->name);

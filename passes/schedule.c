@@ -192,21 +192,19 @@ static bool order_groups(const ir_graph *g, const group *groups, int n, int *ord
 
 /* ---- plan ---- */
 
-typedef struct { const pass_options *options; tt_error *err; } planner;
 
 enum { RANDOM_LANES = 64 };              /* two times what a vector of four counters of Philox gives: two chains of rounds, and vectors of AVX-512 full */
 
 /* Bytes of a lane while it is computed: halves are f32 then. */
 static int64_t work_bytes(tt_dtype t) { return t == TT_F16 || t == TT_BF16 ? 4 : (int64_t)tt_dtype_size(t); }
 
-static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph *out, uint32_t region) {
-  planner *p = user;
+void pass_plan_kernel(const pass_options *options, const group *x, const ir_graph *in, ir_graph *out, uint32_t region) {
   form f;
   if (!form_of(in, x->rows, x->n, x->result, &f, NULL)) {
     tt_bug(out, "kernel @%s is none: %s", out->kernels[region].name, f.why);
     return;
   }
-  int64_t vector = p->options->vector_bytes > 0 ? p->options->vector_bytes : 32, values[TT_MAX_RANK];
+  int64_t vector = options->vector_bytes > 0 ? options->vector_bytes : 32, values[TT_MAX_RANK];
   double cost = 0, by_size[9] = {0};
   bool random = false;
   for (int i = 0; i < x->n; i++) {
@@ -238,6 +236,8 @@ static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph
   ir_kernel_plan(out, region, "grain", &grain, 1);
 }
 
+static void plan_kernel(void *user, const group *x, const ir_graph *in, ir_graph *out, uint32_t region) { pass_plan_kernel(user, x, in, out, region); }
+
 tt_status pass_schedule(const ir_graph *in, ir_graph *out, const pass_options *options, tt_error *err) {
   int *copies = calloc(in->n_effects + 1, sizeof *copies);
   if (!copies) return no_memory(in, err);
@@ -251,10 +251,9 @@ tt_status pass_schedule(const ir_graph *in, ir_graph *out, const pass_options *o
     int n = 0;
     group *groups = groups_of(g, &n);
     int *order = NULL;
-    planner p = {options, err};
     if (!groups || !add_single(g, &groups, &n) || !(order = calloc((size_t)n + 1, sizeof *order))) status = no_memory(in, err);
     else if (!order_groups(g, groups, n, order, copies, &again)) status = tt_fail(err, TT_INTERNAL, "schedule: kernels of @%s wait for each other", in->name);
-    else if (!again) status = groups_emit(g, out, groups, n, order, plan_kernel, &p, err);
+    else if (!again) status = groups_emit(g, out, groups, n, order, plan_kernel, (void *)options, err);
     groups_free(groups, n);
     free(order);
     ir_graph_free(g);
