@@ -101,6 +101,7 @@ static float *derivatives_on(const shape *z, const char *backend, int threads, s
   ir_graph *g = derivatives(z);
   cr_assert_eq(g->error.status, TT_OK, "%s", g->error.message);
   cr_assert_eq(tt_compile(g, &(tt_compile_options){.backend = backend}, &p, &err), TT_OK, "%s", err.message);
+  ir_graph_free(g);
   rt_team *team = rt_team_new(threads, &err);
   rt_instance *x = rt_instance_new(p, team, &err);
   tt_shape in[] = {TT_SHAPE(z->b, z->h, z->t, z->d), TT_SHAPE(z->b, z->g, z->s, z->d), TT_SHAPE(z->b, z->g, z->s, z->e)}, mask = z->kind == 2 ? TT_SHAPE(1, 1, z->t, z->s) : TT_SHAPE(z->b, 1, 1, z->s);
