@@ -151,17 +151,12 @@ static void block(attend *a, lp_cursor at, lp_ref columns, lp_ref panel) {
 
 /* The panels of q, transposed, and nothing made yet. */
 static void begin(attend *a, lp_cursor *outer) {
-  lp_kernel *k = a->k;
   lp_cursor at = *outer;
   lp_ref panel = loop(a, &at, "p", a->panels, 0), lane = loop(a, &at, "l", a->L, (int)a->L), state = at2(a, panel, a->L, lane), row = row_at(a, panel, lane);
   store(a, &at, a->max, state, number(a, -FLT_MAX));
   store(a, &at, a->sum, state, number(a, 0));
-  int64_t by = a->D % 4 ? 1 : 4;
   lp_cursor inside = at;
-  lp_ref d = lp_mul(k, loop(a, &inside, "d", a->D / by, 0), by);
-  int var = lp_var_add(k, "c", by);
-  lp_for(k, &inside, var, 0, by, 0, &inside)->unroll = true;
-  d = lp_add(k, d, lp_var(k, var));
+  lp_ref d = by_four(a, &inside, "d", a->D);
   store(a, &inside, a->q, at2(a, at2(a, panel, a->D, d), a->L, lane), op2(a, IR_mul, TT_F32, operand(a, 0, row, d), number(a, a->o.scale * M_LOG2E)));
   end(&at);
   if (!a->result[0]) {

@@ -34,6 +34,15 @@ static inline lp_ref loop(attend *a, lp_cursor *at, const char *name, int64_t n,
   return lp_var(a->k, var);
 }
 
+/* Over n numbers, four at a time where they divide n. */
+static inline lp_ref by_four(attend *a, lp_cursor *at, const char *name, int64_t n) {
+  int64_t by = n % 4 ? 1 : 4;
+  lp_ref i = lp_mul(a->k, loop(a, at, name, n / by, 0), by);
+  int fine = lp_var_add(a->k, "c", by);
+  lp_for(a->k, at, fine, 0, by, 0, at)->unroll = true;
+  return lp_add(a->k, i, lp_var(a->k, fine));
+}
+
 static inline void only_if(attend *a, lp_cursor *at, lp_ref guard) {
   lp_stmt *s = lp_append(a->k, at, LS_IF);
   s->guard = guard;

@@ -53,12 +53,8 @@ static void tiles(attend *a, lp_cursor *outer, const product *t, int64_t from, i
     s = lp_append(k, &at, LS_SET);
     s->local = acc, s->index = lp_int(k, i), s->value = lp_load(k, t->to, to[i], 0, 0);
   }
-  int64_t by = t->steps % 4 ? 1 : 4;
   lp_cursor inside = at;
-  lp_ref step = lp_mul(k, loop(a, &inside, "k", t->steps / by, 0), by);
-  int fine = lp_var_add(k, "c", by);
-  lp_for(k, &inside, fine, 0, by, 0, &inside)->unroll = true;
-  step = lp_add(k, step, lp_var(k, fine));
+  lp_ref step = by_four(a, &inside, "k", t->steps);
   s = lp_append(k, &inside, LS_LOCAL);
   s->local = v, s->value = lp_load(k, t->with, lp_add(k, t->with_at, at2(a, step, t->with_step, t->lane)), 0, 0);
   for (int64_t i = 0; i < rows; i++) {
