@@ -1,5 +1,6 @@
 /* memory.c: blocks for tensors and arenas: zeroed, 64-byte aligned. A block of a megabyte or more is mapped on its own, on a
- * boundary of 2 MiB, so that the system may back it by huge pages: a matrix then costs a few TLB entries instead of thousands. */
+ * boundary of 2 MiB, so that the system may back it by huge pages: a matrix then costs a few TLB entries instead of thousands. A smaller one
+ * is calloc's, which writes no zeros into what is fresh from the system; where that begins stands before it. */
 #define _GNU_SOURCE
 #include "runtime.h"
 
@@ -27,10 +28,16 @@ static bool is_large(size_t bytes) { return !WATCHED && bytes >= LARGE; }
 
 void *rt_alloc(size_t bytes) {
   if (bytes > (WATCHED ? (size_t)1 << 38 : PTRDIFF_MAX - 2 * HUGE_PAGE)) return NULL;   /* a sanitizer ends the process when it is asked for more */
-  if (!is_large(bytes)) {
+  if (WATCHED) {
     void *p = NULL;
     if (posix_memalign(&p, ALIGN, bytes ? bytes : 1)) return NULL;
     return memset(p, 0, bytes);
+  }
+  if (!is_large(bytes)) {
+    char *p = calloc(1, bytes + ALIGN);
+    void **start = (void **)(void *)(((uintptr_t)p + ALIGN) & ~(uintptr_t)(ALIGN - 1));     /* p is a multiple of 16, so there is room before it */
+    if (p) start[-1] = p;
+    return p ? start : NULL;
   }
   size_t whole = bytes + HUGE_PAGE;
   char *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -46,5 +53,5 @@ void *rt_alloc(size_t bytes) {
 void rt_free(void *p, size_t bytes) {
   if (!p) return;
   if (is_large(bytes)) munmap(p, (bytes + 4095) & ~(size_t)4095);
-  else free(p);
+  else free(WATCHED ? p : ((void **)p)[-1]);
 }
