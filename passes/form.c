@@ -496,8 +496,8 @@ bool form_in_place(const ir_graph *g, const ir_ref *rows, int n, const bool *res
       if (rows[i] != value && is_down(g, rows, n, i)) continue;
       reads[i] = true;
       tt_shape s = ir_shape(g, rows[i]);
-      bool same = ir_ops[r->op].kind == IR_ELEMENTWISE || (r->op == IR_dynamic_update_slice && k == 0);
-      if (!same || !tt_shape_equal(&s, &have)) ok = false;
+      bool same = ir_ops[r->op].kind == IR_ELEMENTWISE || r->op == IR_reshape || (r->op == IR_dynamic_update_slice && k == 0);      /* a reshape keeps addresses */
+      if (!same || tt_shape_count(&s) != tt_shape_count(&have)) ok = false;
     }
     if ((form_is_reduction(r->op) && !is_down(g, rows, n, i)) || r->op == IR_fold) level[i]++;
     if (rows[i] == value) at = i;

@@ -152,7 +152,9 @@ static bool arguments(work *w, variant *v) {
       for (uint32_t k = 0; k < ir_at(g, x->rows[j])->n_args; k++) {
         ir_ref a = ir_at(g, x->rows[j])->args[k];
         int before = n_tried, from = w->value_of[a];
-        if (from < 0 || ir_at(g, a)->region == ir_at(g, x->rows[j])->region || pass_bytes(g, a) != pass_bytes(g, x->rows[i])) continue;
+        bool own = false;
+        for (int m = 0; m < j; m++) own |= x->rows[m] == a;
+        if (own || from < 0 || pass_bytes(g, a) != pass_bytes(g, x->rows[i])) continue;
         if (!add_int(&tried, &n_tried, from)) return free(tried), false;
         if (n_tried == before || !form_in_place(g, x->rows, x->n, x->result, x->rows[i], a)) continue;
         int(*more)[2] = realloc(v->pairs, ((size_t)v->n_pairs + 1) * sizeof *more);
