@@ -1,4 +1,5 @@
 /* contract_build.c: the loops of a contraction once all is chosen: packing, register tiles, epilogues; or dot products. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "contract.h"
@@ -90,7 +91,7 @@ static lp_ref stage_index(contraction *c, const tile_place *place, lp_ref row, l
   return lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, row, c->group), place->slot), c->lanes), lane);
 }
 
-enum { ROW_PAD = 16 };          /* between copied rows, so that those of a tile fall into different sets of L1 */
+enum { ROW_PAD = 16 /* between copied rows, so that those of a tile fall into different sets of L1 */, MOST_RESULTS = 16 };
 
 static lp_ref row_index(contraction *c, const tile_place *place, int64_t rows, lp_ref i, lp_ref flat) {
   lp_kernel *k = c->lx->k;
@@ -100,14 +101,13 @@ static lp_ref row_index(contraction *c, const tile_place *place, int64_t rows, l
 
 /* All values before the first store: a result may stand where something that the epilogue reads stood. */
 void con_store(lower_ctx *lx, ir_ref row, lp_cursor *at_cursor, const lp_ref *from, lp_ref value) {
-  enum { MOST = 16 };
   const ir_node *n = ir_at(lx->g, row);
-  int count = 0, which[MOST];
-  lp_ref index[MOST], values[MOST];
+  int count = 0, which[MOST_RESULTS];
+  lp_ref index[MOST_RESULTS], values[MOST_RESULTS];
   if (lx->k->exprs[value].dtype != n->dtype) value = lp_op(lx->k, IR_cast, n->dtype, value, 0, 0);
   lower_hook(lx, row, from, value);
-  if (lower_n_results(lx) > MOST) {
-    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", lx->g->kernels[lx->region].name, lower_n_results(lx), MOST);
+  if (lower_n_results(lx) > MOST_RESULTS) {
+    tt_fail(lx->err, TT_INTERNAL, "contract: kernel %s has %d results, more than %d", lx->g->kernels[lx->region].name, lower_n_results(lx), MOST_RESULTS);
     return;
   }
   for (int i = 0; i < lower_n_results(lx); i++)
@@ -215,6 +215,44 @@ static lp_cursor pieces(contraction *c, lp_cursor at_cursor, const tile_place *p
   return at_cursor;
 }
 
+static void find_loads(const lp_kernel *k, lp_ref e, bool *seen) {
+  if (!e || seen[e]) return;
+  seen[e] = true;
+  for (int i = 0; i < 3; i++) find_loads(k, k->exprs[e].a[i], seen);
+}
+
+/* What the epilogue reads beside the sums (a residual, a gradient's factor, the moments of an update) is in lines far from each other, one or two a row: as they are met
+ * there, each would be waited for. Asked for ahead of the tile's products, they come meanwhile. */
+static void ask_for_epilogue(contraction *c, lp_cursor *at_cursor, const tile_place *place, int lane_var, lp_ref sum, int64_t rows) {
+  lp_kernel *k = c->lx->k;
+  const ir_node *n = ir_at(c->g, c->row);
+  lp_ref at[MAX_AXES], from[TT_MAX_RANK], to[TT_MAX_RANK];
+  memcpy(at, place->at, sizeof at);
+  int row = lp_var_add(k, "r", rows);
+  at[c->vec] = lp_add(k, lp_mul(k, place->panel, c->lanes), lp_var(k, lane_var));
+  con_unflatten(c, c->rows, c->n_rows, lp_add(k, place->first_row, lp_var(k, row)), at);
+  con_result_at(c, k, at, from);
+  lower_hook(c->lx, c->row, from, k->exprs[sum].dtype == n->dtype ? sum : lp_op(k, IR_cast, n->dtype, sum, 0, 0));
+  bool any = false;
+  lp_ref values[MOST_RESULTS] = {0};
+  for (int i = 0; i < lower_n_results(c->lx) && i < MOST_RESULTS; i++)
+    if (lower_push(c->lx, c->row, lower_result(c->lx, i), from, to)) values[i] = lower_pull(c->lx, lower_result(c->lx, i), to);
+  bool *seen = calloc(k->n_exprs, sizeof *seen);
+  lp_cursor inside = *at_cursor;
+  for (int i = 0; seen && i < MOST_RESULTS; i++) find_loads(k, values[i], seen);
+  for (uint32_t e = 1, most = seen ? k->n_exprs : 0; e < most; e++) {
+    lp_expr x = k->exprs[e];
+    int64_t by, bytes = (int64_t)tt_dtype_size(k->buffers[x.kind == LX_LOAD ? x.imm : 0].dtype);
+    if (!seen[e] || x.kind != LX_LOAD || k->buffers[x.imm].scratch || k->buffers[x.imm].count * bytes <= c->cpu->l1d) continue;
+    if (!lp_affine(k, x.a[0], lane_var, &by) || by != 1 || !lp_depends(k, x.a[0], row)) continue;
+    if (!any) lp_for(k, at_cursor, row, 0, rows, 0, &inside)->unroll = any = true;
+    lp_stmt *s = lp_append(k, &inside, LS_PREFETCH);
+    s->buffer = (int)x.imm, s->index = x.a[0];
+  }
+  free(seen);
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
 /* One tile of `rows` rows at row number first_row. */
 static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, int64_t rows) {
   lp_kernel *k = c->lx->k;
@@ -230,6 +268,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   int acc = lp_local_add(k, "acc", c->acc_type, (int)rows);
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);
   s->local = acc, s->value = lp_const(k, c->acc_type, 0);
+  if (place->last_block && rows > 1) ask_for_epilogue(c, &inside, place, lane_var, lp_get(k, acc, lp_int(k, 0)), rows);
   lp_ref flat;
   lp_cursor body = c->next ? pieces(c, inside, place, at, lane, &flat) : sum_loops(c, inside, place, at, &flat);
   int v = lp_local_add(k, "v", c->acc_type, 1);

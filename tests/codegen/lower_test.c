@@ -569,6 +569,19 @@ Test(lower, lines_are_asked_for_early) {
 }
 
 /* Short rows are done several at a time, by columns. */
+/* What a product's epilogue reads beside the sums is asked for ahead of the tile's products: a residual of the size of the result, not a bias, nothing that lies in L1. */
+Test(lower, epilogues_are_asked_for_early) {
+  for (int n = 64; n <= 256; n *= 4) {
+    char text[600];
+    snprintf(text, sizeof text, "func @f(%%x: f32[%d,64], %%w: f32[64,%d], %%b: f32[%d], %%r: f32[%d,%d]) -> f32[%d,%d] {\n  %%y = matmul(%%x, %%w) : f32[%d,%d]\n  %%c = broadcast(%%b, dims=[1]) : f32[%d,%d]\n"
+             "  %%z = add(%%y, %%c) : f32[%d,%d]\n  %%s = add(%%z, %%r) : f32[%d,%d]\n  return %%s\n}\n", n, n, n, n, n, n, n, n, n, n, n, n, n, n, n);
+    char *out = lowered(text), *asked = strstr(out, "prefetch b3["), *product = strstr(out, "fma(");
+    cr_expect(n == 64 ? !asked : asked && product && asked < product, "%s", out);
+    cr_expect(!strstr(out, "prefetch b2["), "%s", out);
+    free(out);
+  }
+}
+
 Test(lower, short_rows_by_columns) {
   static const int lengths[] = {3, 4, 10, 13, 16, 24, 35, 48, 65};
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
