@@ -207,7 +207,7 @@ bench_verdict bench_judge(const json_t *run, const json_t *row) {
   else if (convolution) judge_conv(&j);
   else if (j.w.family->transfers > 0) judge_row(&j);
   else if (!strcmp(family, "attention_naive")) judge_naive(&j);
-  else if (!strcmp(family, "decode")) judge_decode(&j);
+  else if (!strcmp(kind, "decode")) judge_decode(&j);
   else
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
       if (!strcmp(models[i].kind, kind) && (!models[i].what || !strcmp(models[i].what, family))) {

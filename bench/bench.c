@@ -18,7 +18,7 @@ const char cli_bench_about[] =
   "  verdict FILE.json ...         PASS or FAIL of each row that has a bar: what script/show limit and modern call\n"
   "  report FILE.json ...          docs/performance.md\n"
   "  jit-vs-interp [MODEL ...]     training steps, compiled against interpreted\n"
-  "  kernels [MODEL ...]           where the time of a training step goes, kernel by kernel\n\n"
+  "  kernels [MODEL ...]           where the time of a training step goes, kernel by kernel; with --generate 1 that of a token\n\n"
   "This process is bound to the first N cores, as other frameworks are. Sides take turns of 25 ms; medians with 95% bootstrap intervals. A row is marked\n"
   "NOT QUIET when a quarter of the probes between turns (a fixed loop on each core) took 5% longer than the best. Images are channels-last, weights OIHW.";
 
@@ -37,6 +37,7 @@ const cli_option cli_bench_options[] = {
   {"tuned", "FILE", "use these measured plans of tinytorch tune (default: none)"},
   {"memory-budget", "BYTES", "what a program may need, such as 50MiB: values are computed again instead of kept"},
   CLI_CPU, CLI_SKIP, CLI_PRODUCTS,
+  {"generate", "N", "kernels: of the program with which generate takes N more tokens (it has one for 1, and one for 32), behind half of the context"},
   {"batch-size", "N", "jit-vs-interp, kernels: default: the model's"},
   CLI_DATA,
   {NULL, NULL, NULL},

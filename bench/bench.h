@@ -39,6 +39,7 @@ struct bench_family {
   const char *hyper, *optimizer;         /* of training; NULL: sgd */
   const char *skip;                      /* passes left out */
   int64_t grain;                         /* elements of a task; 0: as the cost model says */
+  tt_model_fn *model; int64_t classes;   /* of "decode" */
 };
 extern const bench_family bench_families[];        /* ends with a NULL kind */
 extern const char *const bench_op_names[], *const bench_model_names[], *const bench_compile_names[], *const bench_memory_names[], *const bench_budget_names[];   /* what is timed when none is named */
@@ -46,6 +47,7 @@ extern const char *const bench_op_names[], *const bench_model_names[], *const be
 bool bench_parse(const char *name, bench_workload *w, tt_error *err);      /* "op." may be left out */
 double bench_flops(const bench_workload *w);
 double bench_bytes(const bench_workload *w);
+int64_t bench_context(const bench_workload *w);              /* of "decode": how many tokens are there already */
 
 /* -- ruler.c: the machine, measured while the run goes on ------------------------------------------------------------------- */
 
@@ -89,6 +91,9 @@ bool bench_ours(bench_side *s, const bench_workload *w, rt_team *team, const ben
 /* Bytes of inputs, outputs and parameters, each once; of all that the program needs, and of its arena; whether a kernel works by Winograd's algorithm. */
 typedef struct { double in, out, params, plan, arena; bool winograd; uint32_t kernels; double compile_ms; } bench_facts;
 bench_facts bench_ours_facts(const bench_side *s);
+
+/* decode.c */
+bool bench_decode(bench_side *s, const bench_workload *w, const bench_ruler *r, const bench_target *t, tt_error *err);
 
 /* child.c: `bench start WORKLOAD` in a process of its own, whose line of JSON is given; *started: when, of bench_now. The on-disk cache is in the
  * folder `cache`; budget: of memory, 0: none. */

@@ -1,6 +1,7 @@
 /* figures.c: `bench ops` and `bench models`: workload by workload, ours against whoever else can do it, by turns. */
 #include "bench.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,19 +40,22 @@ static int wait_for_peers(const cli_args *a, const bench_workload *w, bench_side
 
 static bool is_product(const bench_workload *w) { return !strncmp(w->family->what, "matmul", 6) || !strcmp(w->family->what, "bmm"); }
 
+enum { DRAM = 256 << 20 };         /* no more of memory is read to know how fast it is, and 4 times the last cache */
+
 static bool one(session *s, const bench_workload *w, tt_error *err) {
   bench_side sides[BENCH_MOST_SIDES] = {0};
   int n = 1;
-  bool op = !strcmp(w->family->kind, "op");
-  if (!bench_ours(&sides[0], w, s->ruler.team, &s->target, err)) return false;
-  bench_facts facts = bench_ours_facts(&sides[0]);
+  bool op = !strcmp(w->family->kind, "op"), decode = w->family->model != NULL;
+  if (!(decode ? bench_decode(&sides[0], w, &s->ruler, &s->target, err) : bench_ours(&sides[0], w, s->ruler.team, &s->target, err))) return false;
+  bench_facts facts = decode ? (bench_facts){0} : bench_ours_facts(&sides[0]);
   for (int i = 0; i < s->a->n_given && is_product(w) && n < BENCH_MOST_SIDES; i++)
     if (!strcmp(s->a->given[i]->name, "blas")) bench_blas(&sides[n++], s->a->values[i], w, s->threads);
   if (s->peers) n = wait_for_peers(s->a, w, sides, n, n + bench_peers_start(s->a, w, s->threads, &s->ruler.inherited, sides + n, BENCH_MOST_SIDES - n));
   double traffic = bench_bytes(w) > 0 ? bench_bytes(w) : facts.in + facts.out;
-  bool reads = facts.out < 0.1 * facts.in && !facts.params;
+  bool reads = decode || (facts.out < 0.1 * facts.in && !facts.params);
   stream of = {0};
-  if (op && traffic >= 4096) of.meter = rt_meter_new(reads ? RT_METER_READ : RT_METER_COPY, (size_t)traffic, s->ruler.team, err);
+  if (decode) of.meter = rt_meter_new(RT_METER_READ, (size_t)fmin(traffic, fmax(DRAM, 4.0 * (double)bench_number(json_object_get(s->run, "machine"), "l3"))), s->ruler.team, err);
+  else if (op && traffic >= 4096) of.meter = rt_meter_new(reads ? RT_METER_READ : RT_METER_COPY, (size_t)traffic, s->ruler.team, err);
   bench_ruler_row(&s->ruler);
   bench_turns(sides, n, &(bench_patience){s->seconds, s->peers != NULL}, &s->ruler, sample_stream, &of);
   rt_meter_free(of.meter);

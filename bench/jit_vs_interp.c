@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../frontend/cli/options.h"
+#include "../frontend/frontend.h"
 #include "bench.h"
 
 typedef struct { tt_model *model; rt_program *program; rt_instance *run; } side;
@@ -17,7 +18,7 @@ static void side_free(side *s) {
 }
 
 /* Pseudo-random inputs of every kind of slot that a step may ask for. */
-static bool bind_inputs(rt_instance *x, const rt_program *p, double lr, int64_t classes, tt_error *err) {
+static bool bind_inputs(rt_instance *x, const rt_program *p, const model_info *info, int64_t classes, tt_error *err) {
   uint64_t state = 1;
   for (uint32_t i = 0; i < p->n_slots && !err->status; i++) {
     const rt_slot *s = &p->slots[i];
@@ -30,7 +31,8 @@ static bool bind_inputs(rt_instance *x, const rt_program *p, double lr, int64_t 
       state = state * 6364136223846793005u + 1442695040888963407u;
       double u = (double)(state >> 40) / 16777216.0;
       if (s->dtype == TT_F32) ((float *)data)[j] = (float)(2 * u - 1);
-      else if (s->dtype == TT_F64) ((double *)data)[j] = lr;
+      else if (s->dtype == TT_F64) ((double *)data)[j] = info->lr;
+      else if (s->dtype == TT_I64) ((int64_t *)data)[j] = info->context / 2;                       /* a position */
       else if (s->dtype == TT_I32) ((int32_t *)data)[j] = (int32_t)(u * (double)classes);
     }
     rt_bind(x, s->name, t, err);
@@ -39,16 +41,38 @@ static bool bind_inputs(rt_instance *x, const rt_program *p, double lr, int64_t 
   return !err->status;
 }
 
+/* The model's parameters; what it has not is a cache of generate, which begins as zeros. */
+static bool bind_params(side *s, tt_error *err) {
+  for (uint32_t i = 0; i < s->program->n_slots && !err->status; i++) {
+    const rt_slot *slot = &s->program->slots[i];
+    if (slot->kind != RT_PARAM) continue;
+    const rt_param *p = rt_params_find(tt_model_params(s->model), slot->name);
+    tt_tensor *cache = p ? NULL : tt_tensor_new(slot->dtype, &slot->shape, err);
+    if (p || cache) rt_bind_slot(s->run, (int)i, p ? p->tensor : cache, err);
+    tt_tensor_free(cache);
+  }
+  return !err->status;
+}
+
+/* The program with which generate takes so many more tokens, behind half of the context; its caches are empty. */
+static bool compile_rows(side *s, int64_t tokens, tt_error *err) {
+  ir_graph *g = NULL;
+  int64_t capacity;
+  if (model_trace_rows(s->model, tokens, &g, &capacity, err) == TT_OK) model_compile_graph(s->model, g, &s->program, err);
+  ir_graph_free(g);
+  return !err->status;
+}
+
 static bool side_make(side *s, const cli_args *a, const model_info *info, model_config *arg, const char *backend, tt_dtype dtype, const tt_shape *shape, tt_error *err) {
-  int64_t threads;
-  if (!cli_int(a, "threads", 0, 0, &threads)) return false;
+  int64_t threads, tokens;
+  if (!cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "generate", 0, 1, &tokens)) return false;
   tt_model_options mo = {.name = info->name, .seed = 1, .backend = backend, .cpu = cli_get(a, "cpu", NULL), .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
   tt_compile_options co = {.backend = backend, .cpu = mo.cpu, .skip = mo.skip, .train = true, .optimizer = info->optimizer, .hyper = info->hyper};
   s->model = tt_model_new(info->function, arg, &mo, err);
-  if (!s->model || tt_model_compile(s->model, dtype, shape, model_labels(info), &co, &s->program, err) != TT_OK) return false;
+  if (!s->model || !(tokens ? compile_rows(s, tokens, err) : tt_model_compile(s->model, dtype, shape, model_labels(info), &co, &s->program, err) == TT_OK)) return false;
   rt_team *team = tt_model_team(s->model, err);
   s->run = team ? rt_instance_new(s->program, team, err) : NULL;
-  return s->run && rt_params_bind(tt_model_params(s->model), s->run, err) == TT_OK && bind_inputs(s->run, s->program, info->lr, arg->classes, err);
+  return s->run && bind_params(s, err) && bind_inputs(s->run, s->program, info, arg->classes, err);
 }
 
 static double step_ms(side *s, tt_error *err) {

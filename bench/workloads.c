@@ -4,7 +4,7 @@
  *     op.matmul.64x256x4096    train.cnn.b64    infer.resnet20.b1    op.conv.64_64_32_64_3_1_1
  *
  * Rows without peers measure what those workloads leave out: the two gradients of a convolution one by one, rows of training, many small
- * kernels, the smallest training step. */
+ * kernels, the smallest training step, the tokens of a text (decode.gpt2.b1_512: behind 512 others). */
 #include "bench.h"
 
 #include <stdio.h>
@@ -51,7 +51,7 @@ MODEL_FLOPS(resnet20)
 static double train_blocks(const bench_workload *w) { return 2 * S(0) * 256 * (3 * (S(1) * 2 * 256 + 10) - 256); }
 static double train_tiny(const bench_workload *w) { return 2 * (3 * tiny_macs(w).forward - tiny_macs(w).first); }
 
-enum { VIT_L = 6, VIT_C = 256, GPT_L = 6, GPT_C = 384, GPT_T = 256, GPT_V = 65 };
+enum { VIT_L = 6, VIT_C = 256, GPT_L = 6, GPT_C = 384, GPT_T = 256, GPT_V = 65, GPT2_L = 12, GPT2_C = 768, GPT2_V = 50257 };
 static double vit(const bench_workload *w, bool training) {
   double b = S(0), t = 65, c = VIT_C, attention = 2 * b * t * t * c, block = b * t * c * 12 * c + attention;
   double last = b * t * c * 2 * c + b * c * 10 * c + 2 * b * t * c;            /* of the last block, only the class token is used */
@@ -67,6 +67,9 @@ static double train_vit(const bench_workload *w) { return vit(w, true); }
 static double infer_gpt(const bench_workload *w) { return gpt(w, false); }
 static double train_gpt(const bench_workload *w) { return gpt(w, true); }
 static double train_charlstm(const bench_workload *w) { return 6 * S(0) * 128 * (1024 * (128 + 3 * 256) + 256 * GPT_V); }
+
+/* What a token reads of the weights: the blocks, the last norm and the head, which is the embedding. */
+static double decode_bytes(double layers, double c, double vocabulary) { return 4 * (layers * (12 * c * c + 13 * c) + vocabulary * c + 2 * c); }
 
 static int64_t groups_of(const bench_workload *w) { return w->n > 6 ? w->size[6] : 1; }
 static int64_t conv_out(const bench_workload *w) { return (w->size[2] + 2 * (w->size[4] / 2) - w->size[4]) / w->size[5] + 1; }
@@ -265,6 +268,7 @@ static void trace_tiny(tt_trace *t, const bench_workload *w) { network(t, w, tin
 #define INFER_IMAGE_PEERS "torch torch-cl torch-compile torch-compile-cl torch-freeze jax ort openvino"
 #define PRODUCT_PEERS "torch jax ort openvino"                        /* PyTorch compiles no product written to a given result */
 #define ROW_PEERS "torch torch-compile jax ort openvino"
+#define DECODE "b1[_T]"
 #define CONV "N_C_H_K_R_S[_G]"
 const bench_family bench_families[] = {
   {"train", "mlp", "bN", train_mlp, 0, TRAIN_PEERS, trace_mlp, "momentum=0.9"},
@@ -280,6 +284,8 @@ const bench_family bench_families[] = {
   {"infer", "resnet20", "bN", infer_resnet20, 0, INFER_IMAGE_PEERS, trace_resnet20},
   {"infer", "vit", "bN", infer_vit, 0, INFER_PEERS, trace_vit},
   {"infer", "gpt", "bN", infer_gpt, 0, INFER_PEERS, trace_gpt},
+  {"decode", "gpt", DECODE, .model = model_gpt, .classes = GPT_V},
+  {"decode", "gpt2", DECODE, .model = model_gpt2, .classes = GPT2_V},
   {"op", "matmul", "MxNxK", matmul, 0, PRODUCT_PEERS, trace_matmul},
   {"op", "matmul_nt", "MxNxK", matmul, 0, "torch jax", trace_matmul_nt},
   {"op", "matmul_tn", "MxNxK", matmul, 0, "torch jax", trace_matmul_tn},
@@ -315,7 +321,7 @@ const char *const bench_compile_names[] = {"train.mlp.b128", "train.cnn.b64", "t
 const char *const bench_memory_names[] = {"train.mlp.b128", "train.cnn.b64", "train.resnet20.b64", NULL};
 const char *const bench_budget_names[] = {"train.resnet20.b64", NULL};
 const char *const bench_model_names[] = {"train.mlp.b128", "train.cnn.b64", "train.resnet20.b64", "train.tiny.b1", "infer.mlp.b1", "infer.mlp.b64",
-                                         "infer.cnn.b1", "infer.cnn.b64", "infer.resnet20.b1", "infer.resnet20.b64", NULL};
+                                         "infer.cnn.b1", "infer.cnn.b64", "infer.resnet20.b1", "infer.resnet20.b64", "decode.gpt.b1", "decode.gpt2.b1", NULL};
 const char *const bench_op_names[] = {
   "op.matmul.64x64x64", "op.matmul.128x128x128", "op.matmul.256x256x256", "op.matmul.512x512x512", "op.matmul.1024x1024x1024", "op.matmul.2048x2048x2048",
   "op.matmul.128x512x784", "op.matmul.64x256x4096", "op.matmul.1024x1536x384", "op.matmul.1x768x768", "op.matmul.128x10x512", "op.matmul_nt.256x256x256",
@@ -368,19 +374,22 @@ static bool read_sizes(bench_workload *w, const char *text) {
 
 bool bench_parse(const char *name, bench_workload *w, tt_error *err) {
   *w = (bench_workload){0};
-  bool kind = !strncmp(name, "op.", 3) || !strncmp(name, "train.", 6) || !strncmp(name, "infer.", 6);
+  bool kind = !strncmp(name, "op.", 3) || !strncmp(name, "train.", 6) || !strncmp(name, "infer.", 6) || !strncmp(name, "decode.", 7);
   if (snprintf(w->name, sizeof w->name, "%s%s", kind ? "" : "op.", name) >= (int)sizeof w->name) return wrong(err, name, NULL), false;
   const char *what = strchr(w->name, '.') + 1, *sizes = strchr(what, '.');
   for (const bench_family *f = bench_families; f->kind && sizes; f++)
     if (strlen(f->kind) == (size_t)(what - 1 - w->name) && !strncmp(f->kind, w->name, strlen(f->kind)) && strlen(f->what) == (size_t)(sizes - what) && !strncmp(f->what, what, strlen(f->what))) w->family = f;
   if (!w->family) return wrong(err, name, NULL), false;
   if (!read_sizes(w, sizes + 1)) return wrong(err, name, w->family), false;
+  if (w->family->model && w->size[0] != 1) return wrong(err, name, w->family), false;
   if (!strncmp(w->family->what, "conv", 4) && (w->size[1] % groups_of(w) || w->size[3] % groups_of(w))) return wrong(err, name, w->family), false;
   return true;
 }
 
 double bench_flops(const bench_workload *w) { return w->family->flops ? w->family->flops(w) : 0; }
+int64_t bench_context(const bench_workload *w) { return w->n > 1 ? w->size[1] : 128; }
 double bench_bytes(const bench_workload *w) {
+  if (w->family->model) return w->family->model == model_gpt ? decode_bytes(GPT_L, GPT_C, GPT_V) : decode_bytes(GPT2_L, GPT2_C, GPT2_V);
   double n = 1;
   for (int i = 0; i < w->n; i++) n *= S(i);
   if (!strncmp(w->family->what, "batchnorm", 9)) n *= S(2);

@@ -78,8 +78,7 @@ static tt_status part_make(tt_generator *g, part *p, int64_t rows, tt_error *err
   ir_graph *graph;
   int64_t capacity;
   if (model_trace_rows(g->m, rows, &graph, &capacity, err) != TT_OK) return err->status;
-  if (!capacity) tt_fail(err, TT_INVALID, "error: %s cannot generate: it keeps no cache\n  at tt_generator_new\n  fix: use gpt or gpt2, or write the model with tt_position and tt_cached", model_target_of(g->m).name);
-  else model_compile_graph(g->m, graph, &p->program, err);
+  model_compile_graph(g->m, graph, &p->program, err);
   ir_graph_free(graph);
   rt_team *team = err->status == TT_OK ? tt_model_team(g->m, err) : NULL;
   if (!team) return err->status;
@@ -115,6 +114,7 @@ tt_generator *tt_generator_new(tt_model *m, tt_error *err) {
 int64_t tt_generator_capacity(const tt_generator *g) { return g->capacity; }
 int64_t tt_generator_length(const tt_generator *g) { return g->length; }
 void tt_generator_reset(tt_generator *g) { g->length = 0; }
+void tt_generator_rewind(tt_generator *g, int64_t n) { g->length = n < 0 ? 0 : n < g->length ? n : g->length; }
 
 tt_status tt_generator_feed(tt_generator *g, const int32_t *tokens, int64_t n, const float **logits, int64_t *classes, tt_error *err) {
   tt_error own = {0};

@@ -25,6 +25,7 @@ TT_API void tt_generator_free(tt_generator *g);
 TT_API int64_t tt_generator_capacity(const tt_generator *g);     /* tokens, those of the prompt included */
 TT_API int64_t tt_generator_length(const tt_generator *g);       /* live ones */
 TT_API void tt_generator_reset(tt_generator *g);                 /* to an empty text */
+TT_API void tt_generator_rewind(tt_generator *g, int64_t n);     /* to its first n tokens, 0 <= n <= length, without computing them again: another continuation of them */
 /* n >= 1 more tokens; *logits [*classes], borrowed until the next call: of what follows the last. Tokens outside of the vocabulary, or more than the capacity holds, are errors, and nothing
  * has changed then. */
 TT_API tt_status tt_generator_feed(tt_generator *g, const int32_t *tokens, int64_t n, const float **logits, int64_t *classes, tt_error *err);

@@ -243,6 +243,7 @@ tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t 
   tt_output(t, "logits", m->function(tt_input(t, "x", TT_I32, TT_SHAPE(1, rows)), m->arg));
   *capacity = t->capacity;
   tt_status status = tt_trace_finish(t, graph, err);
+  if (status == TT_OK && !*capacity) status = tt_fail(err, TT_INVALID, "error: %s cannot generate: it keeps no cache\n  at the trace of %lld more tokens\n  fix: use gpt or gpt2, or write the model with tt_position and tt_cached", m->name, (long long)rows);
   if (status == TT_OK) status = join(m, t, err);
   if (status != TT_OK) {
     ir_graph_free(*graph);

@@ -10,6 +10,7 @@
 const cli_option cli_dump_options[] = {
   {"stage", "NAME", "trace, a pass of the pipeline, loops, llvm or asm (default trace)"},
   {"train", NULL, "the training step, not the evaluation"},
+  {"generate", "N", "of gpt, gpt2: the program with which generate takes N more tokens (it has one for 1, and one for 32)"},
   {"format", "text|dot|svg", "default text"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"batch-size", "N", "default: the model's"},
@@ -65,8 +66,9 @@ int cli_dump(const cli_args *a) {
   bool machine = strcmp(stage, "loops") == 0 || strcmp(stage, "llvm") == 0 || strcmp(stage, "asm") == 0;
   if (!stage_known(a) || !cli_choice(a, "format", (const char *const[]){"text", "dot", "svg", NULL}) || !cli_target(a)) return 2;
   if (machine && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
-  int64_t batch, budget, threads;
-  if (!cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "threads", 0, 0, &threads)) return 2;
+  int64_t batch, budget, threads, tokens, capacity;
+  if (!cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "generate", 0, 1, &tokens)) return 2;
+  if (tokens && (!info->context || info->masked > 0)) return cli_usage(a, "the model makes no text; gpt and gpt2 do");
   model_config arg;
   tt_dtype dtype;
   tt_shape shape;
@@ -78,7 +80,7 @@ int cli_dump(const cli_args *a) {
   tt_model *m = cli_model_new(a, info, &arg, &err);
   ir_graph *g = NULL, *out = NULL;
   char *text = NULL;
-  if (m && tt_model_trace(m, dtype, &shape, model_labels(info), train, &g, &err) == TT_OK) {
+  if (m && (tokens ? model_trace_rows(m, tokens, &g, &capacity, &err) : tt_model_trace(m, dtype, &shape, model_labels(info), train, &g, &err)) == TT_OK) {
     const char *optimizer = cli_get(a, "optimizer", info->optimizer);
     pass_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
                       .bf16 = cpu.bf16 || cpu.amx, .vector_bytes = cpu.vector_bytes, .n_registers = cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
