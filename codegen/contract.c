@@ -172,12 +172,14 @@ static bool plan(contraction *c) {
   if ((c->pairs = con_pairs(c))) return true;
   bool reads_rows = c->vec >= 0 && c->pack && c->n_rows_all * c->n_outer_all < 4 && c->n_sum &&
                     con_magnitude(&c->axes[c->sum[c->n_sum - 1]], A) <= 1 && con_magnitude(&c->axes[c->sum[c->n_sum - 1]], B) <= 1;
-  if (reads_rows) {                                     /* few rows of a matrix that stands transposed: read it as it stands */
-    c->n_batch = 0, c->lanes = 4 * c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
-    for (int i = 0; i < c->n_axes; i++)
-      if (!c->axes[i].summed) c->batch[c->n_batch++] = i;
-  }
   c->dots = c->vec < 0 || reads_rows;
+  if (reads_rows) {                                     /* few rows of a matrix that stands transposed: read it as it stands, once for all of them */
+    c->n_batch = c->n_rows = 0;
+    for (int i = 0; i < c->n_axes; i++)
+      if (!c->axes[i].summed && c->axes[i].extent > 1) *(con_depends(&c->axes[i], c->vector_op) ? &c->batch[c->n_batch++] : &c->rows[c->n_rows++]) = i;
+    c->n_rows_all *= c->n_outer_all;
+  }
+  if (c->dots) c->lanes = (c->n_rows_all > 1 ? 1 : 2) * c->cpu->vector_bytes / (int64_t)tt_dtype_size(c->acc_type);
   con_count_tasks(c);
   return true;
 }

@@ -6,7 +6,7 @@
 
 #include "lower.h"
 
-enum { MAX_AXES = 16, A = 0, B = 1, C = 2, MAX_PHASES = 16, CON_SHORT = 8 /* steps of a loop that is unrolled */ };
+enum { MAX_AXES = 16, A = 0, B = 1, C = 2, MAX_PHASES = 16, DOT_PLACES = 4, CON_SHORT = 8 /* steps of a loop that is unrolled */ };
 
 typedef struct {
   int64_t extent;
@@ -56,7 +56,7 @@ typedef struct {
   int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */
   bool weights, pairs;                                      /* nothing of this: weights.c, contract_bf16.c */
-  int64_t per_task;                                         /* of dot products */
+  int64_t per_task;                                         /* of dot products: numbers of `batch`, each for all of the few `rows` */
 } contraction;
 
 /* contract.c */

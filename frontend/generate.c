@@ -155,32 +155,54 @@ static tt_status feed_on(tt_generator *g, int32_t id, const float **logits, int6
 
 /* -- Sampling ----------------------------------------------------------------------------------------------------------- */
 
-typedef struct { double p; int32_t id; } choice;
+typedef struct { double p; float logit; int32_t id; } choice;
 
-static int by_likelihood(const void *a, const void *b) {
-  const choice *x = a, *y = b;
-  return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->id > y->id) - (x->id < y->id);
+static bool likelier(const choice *a, const choice *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }
+
+/* Place i of a heap of n whose first is the likeliest, or (least) the least likely. */
+static void sift(choice *heap, int64_t n, int64_t i, bool least) {
+  choice x = heap[i];
+  for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+    if (child + 1 < n && likelier(&heap[child + 1], &heap[child]) != least) child++;
+    if (likelier(&heap[child], &x) == least) break;
+    heap[i] = heap[child];
+  }
+  heap[i] = x;
+}
+static void heapify(choice *heap, int64_t n, bool least) {
+  for (int64_t i = n / 2; i-- > 0;) sift(heap, n, i, least);
 }
 
+/* The k likeliest are kept in a heap whose first the next one must beat; the likeliest of these come from another one, one by one, until they reach top_p: nobody sorts a vocabulary. */
 int32_t tt_sample_token(const float *logits, int64_t classes, const tt_generate_options *o, int64_t place) {
   int32_t best = 0;
   for (int64_t i = 1; i < classes; i++)
     if (logits[i] > logits[best]) best = (int32_t)i;
   if (!(o->temperature > 0)) return best;
-  choice *c = malloc(sizeof *c * (size_t)classes);
+  bool nucleus = o->top_p > 0 && o->top_p < 1, some = o->top_k > 0 && o->top_k < classes;
+  int64_t n = some ? o->top_k : classes, sorted = 0;
+  choice *c = malloc(sizeof *c * (size_t)n);
   if (!c) return -1;
-  for (int64_t i = 0; i < classes; i++) c[i] = (choice){exp(((double)logits[i] - (double)logits[best]) / o->temperature), (int32_t)i};
-  int64_t n = classes;
-  bool nucleus = o->top_p > 0 && o->top_p < 1;
-  if (nucleus || (o->top_k > 0 && o->top_k < n)) qsort(c, (size_t)n, sizeof *c, by_likelihood);
-  if (o->top_k > 0 && o->top_k < n) n = o->top_k;
+  for (int64_t i = 0; i < n; i++) c[i] = (choice){0, logits[i], (int32_t)i};
+  if (some) heapify(c, n, true);
+  for (int64_t i = n; i < classes; i++)
+    if (logits[i] > c[0].logit) c[0] = (choice){0, logits[i], (int32_t)i}, sift(c, n, 0, true);
   double all = 0, sum = 0;
-  for (int64_t i = 0; i < n; i++) all += c[i].p;
-  for (int64_t i = 0; nucleus && i < n; i++)
-    if ((sum += c[i].p) >= o->top_p * all) n = i + 1, all = sum;
+  for (int64_t i = 0; i < n; i++) all += c[i].p = exp(((double)logits[c[i].id] - (double)logits[best]) / o->temperature);
+  if (nucleus || some) {
+    double enough = nucleus ? o->top_p * all : INFINITY;
+    heapify(c, n, false);
+    for (; sorted < n && sum < enough; sorted++) {       /* to the end of what is still a heap */
+      choice first = c[0];
+      c[0] = c[n - 1 - sorted], c[n - 1 - sorted] = first;
+      sift(c, n - 1 - sorted, 0, false);
+      sum += first.p;
+    }
+    all = sum;
+  }
   double at = (tt_random_word(o->seed, (uint64_t)place, 0, 0) + 0.5) / 4294967296.0 * all;
-  int64_t i = 0;
-  for (sum = c[0].p; i < n - 1 && sum <= at; sum += c[i].p) i++;
+  int64_t left = sorted ? sorted : n, i = sorted ? n - 1 : 0, step = sorted ? -1 : 1;
+  for (sum = c[i].p; --left > 0 && sum <= at; sum += c[i].p) i += step;
   int32_t id = c[i].id;
   free(c);
   return id;

@@ -55,6 +55,7 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
     double parts = (double)k * (double)lanes * (double)tt_dtype_size(n->dtype) / STREAM;
     return parts < 2 ? 1 : divisor(k, parts < MOST_STREAMS ? (int64_t)parts : MOST_STREAMS);
   }
+  if (!conv && rows < FEW_ROWS && ir_int(n, "tb") && lanes >= tasks) return 1;         /* dot products, each from end to end of a row */
   if (tiles >= tasks) return 1;
   int64_t most = tasks / tiles < MAX_CUT ? tasks / tiles : MAX_CUT;
   if ((double)most * LEAST_WORK > work) most = (int64_t)(work / LEAST_WORK);

@@ -203,3 +203,59 @@ Test(generate, samples_as_their_probabilities_say) {
   }
   cr_assert_eq(tt_sample_token((float[]){1, 3, 3}, 3, &(tt_generate_options){0}, 0), 1, "the first of equals");
 }
+
+/* The same token as of all of them sorted, many of which are equal. */
+static const float *sorted_logits;
+static int by_logit(const void *a, const void *b) {
+  int x = *(const int *)a, y = *(const int *)b;
+  return sorted_logits[x] != sorted_logits[y] ? (sorted_logits[x] < sorted_logits[y] ? 1 : -1) : x - y;
+}
+Test(generate, a_large_vocabulary_as_if_sorted) {
+  enum { MANY = 3000 };
+  static float logits[MANY];
+  static int order[MANY];
+  uint64_t state = 9;
+  for (int i = 0; i < MANY; i++) state = state * 6364136223846793005u + 1442695040888963407u, logits[i] = (float)(state >> 53) / 256, order[i] = i;
+  sorted_logits = logits;
+  qsort(order, MANY, sizeof *order, by_logit);
+  const struct { int64_t k; double p; } cases[] = {{0, 0.9}, {40, 0}, {40, 0.5}, {MANY - 1, 0}, {MANY, 0.99}, {1, 0}, {2999, 1e-9}};
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+    for (int place = 0; place < 50; place++) {
+      tt_generate_options o = {.temperature = 0.8, .top_k = cases[c].k, .top_p = cases[c].p, .seed = 5};
+      int n = cases[c].k ? (int)cases[c].k : MANY, kept = n, at = 0;
+      double all = 0, some = 0, sum;
+      for (int i = 0; i < n; i++) all += exp(((double)logits[order[i]] - (double)logits[order[0]]) / 0.8);
+      for (int i = 0; i < n && cases[c].p > 0; i++)
+        if ((some += exp(((double)logits[order[i]] - (double)logits[order[0]]) / 0.8)) >= cases[c].p * all) kept = i + 1, n = 0;
+      double point = (tt_random_word(5, (uint64_t)place, 0, 0) + 0.5) / 4294967296.0 * (cases[c].p > 0 ? some : all);
+      for (sum = 1; at < kept - 1 && sum <= point; sum += exp(((double)logits[order[at]] - (double)logits[order[0]]) / 0.8)) at++;
+      int id = tt_sample_token(logits, MANY, &o, place);
+      cr_assert_eq(id, order[at], "case %zu, place %d: token %d, not %d", c, place, id, order[at]);
+    }
+}
+
+/* Another continuation of the same beginning: as one that was fed anew. */
+Test(generate, rewound) {
+  tt_error err = {0};
+  tt_model *m = model("jit", &err);
+  tt_generator *g = tt_generator_new(m, &err);
+  const float *logits;
+  int64_t classes;
+  int32_t text[50];
+  float first[WORDS];
+  for (int i = 0; i < 50; i++) text[i] = i % 7;
+  cr_assert_eq(tt_generator_feed(g, text, 50, &logits, &classes, &err), TT_OK);
+  tt_generator_rewind(g, 41);
+  cr_assert_eq(tt_generator_length(g), 41);
+  cr_assert_eq(tt_generator_feed(g, (int32_t[]){12}, 1, &logits, &classes, &err), TT_OK);
+  memcpy(first, logits, sizeof first);
+  tt_generator_reset(g);
+  text[41] = 12;
+  cr_assert_eq(tt_generator_feed(g, text, 41, &logits, &classes, &err), TT_OK);
+  cr_assert_eq(tt_generator_feed(g, text + 41, 1, &logits, &classes, &err), TT_OK);
+  for (int i = 0; i < WORDS; i++) cr_assert_float_eq(first[i], logits[i], 1e-5 * (1 + fabs((double)first[i])));
+  tt_generator_rewind(g, 1000);
+  cr_assert_eq(tt_generator_length(g), 42, "no further than there is text");
+  tt_generator_free(g);
+  tt_model_free(m);
+}
