@@ -9,6 +9,9 @@
  *         M[tap][panel][c][l] += sum over pixels k of V[k + tap][c] * D[panel][k][l]          register tiles of R channels x L
  *       epilogue, store
  *
+ * Where x has few channels (a first layer; passes/window.c says where), the S taps of a line are channels too: they lie one behind the other, so S*C neighbours of V
+ * meet each pixel. The pad of such an x is a part of the kernel: V's border stays 0, and lines outside of the image are written as zeros.
+ *
  * Copying costs little, as all taps and all tiles read the copies, and what is read of memory is read once, line after line. A block is small enough that
  * the panel and the pixels of a tile stay in L1, and long enough that adding to M costs little.
  *
@@ -30,7 +33,9 @@ typedef struct {
   tt_dtype t;
   bool winograd;
   int rank, first;                                    /* of the result; number of the axis of c */
+  pass_window see;                                    /* few channels: where x lies in what the convolution reads */
   int64_t C, O, N, H, W, R, S, X, Y, stride[2];       /* N: images of a part; X, Y: of x */
+  int64_t along, apart;                               /* taps of a line that are channels (C counts them), 1: none; pixels of V from one of dy to the next */
   int64_t lanes, L, rows;                             /* of a vector; of a panel; of a register tile */
   int64_t group, n_groups, panels, n_panel_groups;    /* channels c of a task; panels of one */
   int64_t images, lines, across, up;                  /* of a block, direct: whole images or some lines of one; what V holds of a line, lines of V of an image */
@@ -47,6 +52,8 @@ static int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 bool con_weights(const contraction *c, bool winograd) {
   const ir_node *n = ir_at(c->g, c->row), *x = ir_at(c->g, n->args[0]);
+  pass_window see;
+  if (pass_window_of(c->g, c->row, &see) && see.weights) return !winograd;
   int first = ir_int(n, "split") > 1;
   if (n->op != IR_conv || x->rank != 5 || x->dim[1] != 1 || (c->acc_type != TT_F32 && c->acc_type != TT_F64)) return false;
   const axis *a = c->axes + first;
@@ -64,7 +71,7 @@ static void choose_groups(weights *w, int64_t bytes) {
   w->n_groups = w->n_panel_groups = 1;
   while (w->taps * (w->C / w->n_groups) * (all / w->n_panel_groups) * w->L * bytes > most) {
     int64_t c = w->C / w->n_groups, p = all / w->n_panel_groups, fewer_c = con_nearest_divisor(w->C, w->n_groups + 1), fewer_p = con_nearest_divisor(all, w->n_panel_groups + 1);
-    if (c >= p * w->L && w->C / fewer_c >= 2 * w->rows) w->n_groups = fewer_c;
+    if (w->along == 1 && c >= p * w->L && w->C / fewer_c >= 2 * w->rows) w->n_groups = fewer_c;
     else if (p > 1) w->n_panel_groups = fewer_p;
     else break;
   }
@@ -81,6 +88,7 @@ static void choose(weights *w) {
   choose_groups(w, bytes);
   w->wide = divide_up(w->group, 16) * 16;
   if (w->wide / 16 % 2 == 0) w->wide += 16;            /* an odd number of lines, so that the pixels of a tile fall into all sets of L1 */
+  if (w->along > 1) w->wide = w->C / w->along;
   int64_t line = (w->wide + w->panels * w->L) * bytes;
   if (w->winograd) {
     w->tiles_h = divide_up(w->H, 4), w->tiles_w = divide_up(w->W, 4);
@@ -99,7 +107,7 @@ static void choose(weights *w) {
   int64_t lines = w->images > 1 || image <= most ? w->H : most / w->W < 1 ? 1 : most / w->W;
   w->lines = divide_up(w->H, divide_up(w->H, lines));
   w->up = w->R == 1 ? w->lines : (w->lines - 1) * w->stride[0] + w->R;
-  w->across = w->S == 1 ? w->W : (w->W - 1) * w->stride[1] + w->S;
+  w->across = (w->W - 1) * w->apart + w->S * w->along;
   w->n_blocks = divide_up(w->N, w->images) * divide_up(w->H, w->lines), w->steps = w->images * w->lines * w->W;
 }
 
@@ -110,6 +118,11 @@ static void begin(weights *w, contraction *c) {
   w->C = a[0].extent, w->O = a[2].extent, w->R = a[3].extent, w->S = a[4].extent, w->N = sum[0].extent, w->H = sum[1].extent, w->W = sum[2].extent, w->X = x->dim[3], w->Y = x->dim[4];
   w->taps = w->winograd ? POSITIONS : w->R * w->S;
   for (int i = 0; i < 2; i++) w->stride[i] = c->space[i].tap_step;
+  w->along = 1, w->apart = w->S == 1 ? 1 : w->stride[1];
+  if (pass_window_of(c->g, c->row, &w->see) && w->see.weights) {
+    w->along = w->S, w->C *= w->S, w->S = 1;
+    if (!w->see.pad || ir_at(c->g, w->see.pad)->region != c->lx->region) w->see.lo[0] = w->see.lo[1] = 0, w->see.size[0] = w->X, w->see.size[1] = w->Y;       /* what it reads exists as it is */
+  }
   choose(w);
 }
 
@@ -222,16 +235,39 @@ static void copy_pixel(weights *w, lp_cursor *at, lp_ref panel, int64_t width, c
   store(w, &body, w->d, times(w, times(w, panel, w->steps, p->step), w->L, l), dy_at(w, channel(w, panel, width, l), p->image, p->y, p->x, 0));
 }
 
+/* A line of V: what of it lies in the image, of all channels. first: of V's line. */
+static void copy_line(weights *w, lp_cursor *at, lp_ref image, lp_ref line, lp_ref first) {
+  lp_kernel *k = w->k;
+  const int64_t *lo = w->see.lo, *size = w->see.size;
+  int64_t columns = lo[1] + size[1] < w->across ? size[1] : w->across - lo[1];
+  if (columns <= 0) return;
+  lp_ref y = lp_add(k, line, lp_int(k, -lo[0])), inside = lp_op(k, IR_and, TT_BOOL, lp_op(k, IR_ge, TT_BOOL, y, lp_int(k, 0), 0), lp_op(k, IR_lt, TT_BOOL, y, lp_int(k, size[0]), 0), 0);
+  line = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, line, lp_int(k, lo[0] + size[0] - 1), 0), lp_int(k, lo[0]), 0);            /* itself, with its range known */
+  for (int part = 0; part < 2; part++) {
+    lp_stmt *s = lp_append(k, at, LS_IF);
+    s->guard = part ? lp_op(k, IR_not, TT_BOOL, inside, 0, 0) : inside;
+    lp_cursor body = {&s->body};
+    lp_ref e = loop(w, &body, "x", columns * w->wide, 4 * w->lanes);
+    lp_ref value = part ? lp_const(k, w->t, 0) : x_at(w, lp_mod(k, e, w->wide), image, line, lp_add(k, lp_div(k, e, w->wide), lp_int(k, lo[1])));
+    store(w, &body, w->v, lp_add(k, first, lp_add(k, e, lp_int(k, lo[1] * w->wide))), value);
+    to_end(at);
+  }
+}
+
 static void copy_block(weights *w, lp_cursor *at, lp_ref block) {
   lp_kernel *k = w->k;
   int64_t cuts = divide_up(w->H, w->lines);
   lp_ref from_image = lp_mul(k, lp_div(k, block, cuts), w->images), from_line = lp_mul(k, lp_mod(k, block, cuts), w->lines);
   lp_cursor body = *at;
-  lp_ref i = loop(w, &body, "i", w->images, 0), y = loop(w, &body, "y", w->up, 0), x = loop(w, &body, "x", w->across, 0);
-  lp_ref c = loop(w, &body, "c", w->group, w->group % (4 * w->lanes) ? w->lanes : 4 * w->lanes);
-  lp_ref line = lp_add(k, lp_mul(k, from_line, w->stride[0]), lp_mul(k, y, w->R == 1 ? w->stride[0] : 1));
-  lp_ref value = x_at(w, c, within(w, lp_add(k, from_image, i), w->N - 1), within(w, line, w->X - 1), lp_mul(k, x, w->S == 1 ? w->stride[1] : 1));
-  store(w, &body, w->v, times(w, times(w, times(w, i, w->up, y), w->across, x), w->wide, c), value);
+  lp_ref i = loop(w, &body, "i", w->images, 0), y = loop(w, &body, "y", w->up, 0), x = 0;
+  lp_ref line = lp_add(k, lp_mul(k, from_line, w->stride[0]), lp_mul(k, y, w->R == 1 ? w->stride[0] : 1)), image = within(w, lp_add(k, from_image, i), w->N - 1);
+  if (w->along > 1) copy_line(w, &body, image, line, lp_mul(k, times(w, i, w->up, y), w->across * w->wide));
+  else {
+    x = loop(w, &body, "x", w->across, 0);
+    lp_ref c = loop(w, &body, "c", w->group, w->group % (4 * w->lanes) ? w->lanes : 4 * w->lanes);
+    lp_ref value = x_at(w, c, image, within(w, line, w->X - 1), lp_mul(k, x, w->S == 1 ? w->stride[1] : 1));
+    store(w, &body, w->v, times(w, times(w, times(w, i, w->up, y), w->across, x), w->wide, c), value);
+  }
   to_end(at);
   body = *at;
   i = loop(w, &body, "i", w->images, 0), y = loop(w, &body, "y", w->lines, 0), x = loop(w, &body, "x", w->W, 0);
@@ -336,7 +372,7 @@ static void ask_for_next(weights *w, lp_cursor *at, lp_ref block, lp_ref number,
   lp_ref pixel = within(w, lp_add(k, lp_mul(k, lp_add(k, block, lp_int(k, 1)), pixels), times(w, number, each, q)), w->N * image - 1);
   lp_ref i = lp_div(k, pixel, image), y = lp_div(k, lp_mod(k, pixel, image), w->W), x = lp_mod(k, pixel, w->W);
   for (int side = 0; side < 2; side++)
-    for (int64_t c = 0; c < (side ? w->panels * w->L : w->group); c += line) {
+    for (int64_t c = 0; c < (side ? w->panels * w->L : w->along > 1 ? 0 : w->group); c += line) {
       lp_ref o = within(w, lp_add(k, lp_mul(k, w->panel0, w->L), lp_int(k, c)), w->O - 1);
       lp_ref e = side ? dy_at(w, o, i, y, x, 0) : x_at(w, lp_int(k, c), i, lp_mul(k, y, w->stride[0]), lp_mul(k, x, w->stride[1]));
       if (k->exprs[e].kind != LX_LOAD) continue;
@@ -367,13 +403,13 @@ static void product_tiles(weights *w, lp_cursor *at, lp_ref block, lp_ref panel,
     pixel = loop(w, &inside, "t", w->steps, 0);
     step = times(w, panel, w->steps, pixel);
     v_from = lp_mul(k, position, w->v_apart), d_from = lp_mul(k, position, w->d_apart);
-  } else if (w->R == 1 && w->S == 1) {
+  } else if (w->R == 1 && w->S * w->along == 1) {
     step = pixel = steps_loop(w, &inside, w->steps);
     step = times(w, panel, w->steps, step);
   } else {
     lp_ref i = loop(w, &inside, "i", w->images, 0), y = loop(w, &inside, "y", w->lines, 0), x = steps_loop(w, &inside, w->W);
     step = times(w, panel, w->steps, times(w, times(w, i, w->lines, y), w->W, x));
-    pixel = lp_add(k, at_tap, times(w, times(w, i, w->up, lp_mul(k, y, w->R == 1 ? 1 : w->stride[0])), w->across, lp_mul(k, x, w->S == 1 ? 1 : w->stride[1])));
+    pixel = lp_add(k, at_tap, times(w, times(w, i, w->up, lp_mul(k, y, w->R == 1 ? 1 : w->stride[0])), w->across, lp_mul(k, x, w->apart)));
   }
   s = lp_append(k, &inside, LS_LOCAL);
   s->local = d, s->value = lp_load(k, w->d, lp_add(k, d_from, times(w, step, w->L, l)), 0, 0);
@@ -433,7 +469,7 @@ static void store_panel(weights *w, lp_cursor *at, lp_ref panel, int64_t width, 
   lp_cursor body = *at;
   memcpy(axes, w->at, sizeof axes);
   lp_ref c = loop(w, &body, "c", w->group, 0), r = loop(w, &body, "r", w->R, 0), s = loop(w, &body, "s", w->S, 0), l = loop(w, &body, "l", width, w->L);
-  axes[w->first] = lp_add(k, w->c0, c), axes[w->first + 2] = channel(w, panel, width, l), axes[w->first + 3] = r, axes[w->first + 4] = s;
+  axes[w->first] = w->along > 1 ? lp_mod(k, c, w->wide) : lp_add(k, w->c0, c), axes[w->first + 2] = channel(w, panel, width, l), axes[w->first + 3] = r, axes[w->first + 4] = w->along > 1 ? lp_div(k, c, w->wide) : s;
   con_result_at(w->c, k, axes, index);
   con_store(w->lx, w->c->row, &body, index, lp_load(k, w->m, times(w, times(w, times(w, times(w, r, w->S, s), w->panels, panel), w->group, c), w->L, l), 0, 0));
 }
@@ -461,6 +497,7 @@ void con_weights_build(contraction *c) {
   lp_cursor body = c->body, inside;
   zero(&w, &body, w.m, sums);
   if (w.O % w.L) zero(&w, &body, w.d, places);
+  if (w.along > 1) zero(&w, &body, w.v, pixels);
   inside = body;
   lp_ref block = loop(&w, &inside, "b", w.n_blocks, 0);
   if (w.winograd) transform_block(&w, &inside, block);

@@ -398,7 +398,7 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
   const ir_node *n = ir_at(lx->g, row), *x = ir_at(lx->g, n->args[0]), *f = ir_at(lx->g, n->args[1]);
   lp_kernel *k = lx->k;
   window w = {.lx = lx, .k = k, .row = row, .phases = phases, .n_phases = n_phases, .D = f->rank - 3, .acc_type = phases[0].acc_type, .images = n->dim[0], .channels = f->dim[2], .lines = 1};
-  if (!pass_window_of(lx->g, row, &w.see)) return false;
+  if (!pass_window_of(lx->g, row, &w.see) || w.see.weights) return false;
   if (!w.see.pad || ir_at(lx->g, w.see.pad)->region != lx->region)          /* what it reads exists as it is */
     for (int i = 0; i < w.D; i++) w.see.lo[i] = 0, w.see.size[i] = x->dim[3 + i];
   if (w.see.sums) {

@@ -28,7 +28,8 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   bool narrow = n->dtype == TT_F16 || n->dtype == TT_BF16;            /* parts would be rounded */
   if (ir_int(n, "split") > 1 || n->rank == TT_MAX_RANK || narrow) return 1;
   pass_window w;
-  if (pass_window_of(g, r, &w) && w.sums) return divisor(a->dim[2], MAX_CUT);      /* all weights at once, for some of the images */
+  bool window = pass_window_of(g, r, &w);
+  if (window && w.sums) return divisor(a->dim[2], MAX_CUT);      /* all weights at once, for some of the images */
   int64_t k = conv ? a->dim[2] : a->dim[a->rank - (ir_int(n, "ta") ? 2 : 1)], rows = 1, lanes, summed = k;
   if (conv) {
     rows = n->dim[0] * n->dim[1], lanes = n->dim[2];
@@ -43,7 +44,7 @@ int64_t pass_split_contraction(const ir_graph *g, ir_ref r, const bool *fixed) {
   int64_t tasks = packed ? PACKED_TASKS : TASKS;
   if (tiles <= 0 || k < 2) return 1;
   /* A weight's gradient: parts of the images, each with sums of its own for all results, which go to memory and back. */
-  if (!packed && conv && n->rank == 5 && n->dim[1] == 1 && n->dim[0] >= 8 && lanes >= 8) {
+  if (!packed && conv && n->rank == 5 && n->dim[1] == 1 && ((window && w.weights) || n->dim[0] >= 8) && lanes >= 8) {
     double results = (double)rows * (double)lanes, read = (double)summed * (double)(n->dim[0] + n->dim[2]);
     int64_t parts = results * PARTS < SUMS ? PARTS : (int64_t)(SUMS / results) + 1;
     if ((double)parts * 8 * LEAST_WORK > work) parts = (int64_t)(work / 8 / LEAST_WORK);

@@ -1,5 +1,5 @@
 /* window.c: convolutions whose sum is short: depthwise and grouped ones, and first layers of few channels. They do little with each element, so a copy
- * of x with its border costs as much as they do themselves. Their kernels (codegen/window.c) read x as it stands, the pad is a part of them:
+ * of x with its border costs as much as they do themselves, and so with their weights' gradients. Their kernels (codegen/window.c, window_sums.c, weights.c) read x as it stands, the pad is a part of them:
  *
  *     %p = pad(%x, 0) : [64,34,34,32]             kernel @k(%x, %w) -> %y {
  *     %y = conv(permute(%p), %w)           gives    %p = pad(%x, 0) ...
@@ -49,9 +49,27 @@ static bool is_sums(const ir_graph *g, const ir_node *n) {
   return x_dilation[0] == 1 && x_dilation[1] == 1 && y->dim[2] >= LEAST_IMAGES && y->dim[3] * y->dim[4] >= LEAST_PIXELS && H && W && H <= MOST_ROWS && W <= MAX_TAPS && y->dim[0] * H * W <= MOST_WEIGHTS;
 }
 
+/* The weight gradient of a layer of few channels, both operands channels-last (codegen/weights.c). */
+static bool is_weights(const ir_graph *g, const ir_node *n) {
+  enum { LEAST_CHANNELS = 8, LEAST_ROWS = 3, MOST_ROWS = 64 };            /* of dy; taps of a line times channels of x */
+  const ir_node *x = ir_at(g, n->args[0]), *y = ir_at(g, n->args[1]);
+  if (x->rank != 5 || (n->dtype != TT_F32 && n->dtype != TT_F64) || x->op != IR_permute || ir_ints(x, "perm", NULL)[0] != 4 || y->op != IR_permute || ir_ints(y, "perm", NULL)[1] != 4) return false;
+  for (int i = 0; i < 2; i++)
+    if (ir_ints(n, "x_dilation", NULL)[i] != 1 || ir_ints(n, "stride", NULL)[i] != 1 || ir_ints(n, "lo", NULL)[i] || ir_ints(n, "hi", NULL)[i]) return false;
+  int64_t C = x->dim[0], R = n->dim[n->rank - 2], S = n->dim[n->rank - 1];
+  return C >= 1 && C < FEW_CHANNELS && x->dim[1] == 1 && y->dim[0] == 1 && y->dim[1] >= LEAST_CHANNELS && R >= 1 && R <= MAX_TAPS && S > 1 && S <= MAX_TAPS && S * C >= LEAST_ROWS && S * C <= MOST_ROWS &&
+         y->dim[2] * y->dim[3] * y->dim[4] >= 4 * R * S;
+}
+
 bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
   const ir_node *n = ir_at(g, conv);
+  w->sums = w->weights = w->depthwise = false;
   if (n->op != IR_conv) return false;
+  w->weights = is_weights(g, n);
+  if (w->weights) {
+    find_pad(g, n->args[0], 2, w);
+    return true;
+  }
   w->sums = is_sums(g, n);
   if (w->sums) {
     w->depthwise = true;

@@ -249,7 +249,7 @@ Test(contract, windows) {
   }
 }
 
-/* Weight gradients of depthwise ones, in parts: x [N,H,W,G,C], dy [N,OH,OW,G,O]. */
+/* Weight gradients of depthwise ones and of first layers, in parts: x [N,H,W,G,C], dy [N,OH,OW,G,O]. */
 typedef struct { int64_t n, g, c, o, h, w, kh, kw, stride, dilation, lo, hi, split; } sums_case;
 
 static void run_sums(tt_dtype t, sums_case c) {
@@ -265,7 +265,7 @@ static void run_sums(tt_dtype t, sums_case c) {
   ir_ref conv = ir_conv(g, ir_permute(g, padded, (int[]){4, 3, 0, 1, 2}), ir_permute(g, dy, (int[]){3, 4, 0, 1, 2}), &(ir_conv_attrs){.stride = {c.dilation, c.dilation}, .dilation = {c.stride, c.stride}, .split = c.split});
   ir_output_add(g, "dw", ir_permute(g, conv, c.split > 1 ? (int[]){0, 2, 3, 1, 4, 5} : (int[]){1, 2, 0, 3, 4}));
   pass_window see;
-  cr_assert(g->error.status == TT_OK && pass_window_of(g, conv, &see) && see.sums && !see.pad == !(c.lo || c.hi), "%s: %s", what, g->error.message);
+  cr_assert(g->error.status == TT_OK && pass_window_of(g, conv, &see) && see.sums == (c.g > 1) && see.weights == (c.g == 1) && !see.pad == !(c.lo || c.hi), "%s: %s", what, g->error.message);
   check_kernel(g, x, dy, region, what);
 }
 
@@ -278,6 +278,19 @@ Test(contract, window_sums) {
     run_sums(TT_F32, cases[i]);
     run_sums(TT_I32, cases[i]);
     if (cases[i].split == 1) run_sums(TT_F16, cases[i]);
+  }
+}
+
+/* Taps of a line are channels; blocks of whole images, of some lines, and of one; panels that are not full; a border that is wider than what is read. */
+Test(contract, weights_of_few_channels) {
+  static const sums_case cases[] = {
+    {4, 1, 3, 32, 9, 9, 3, 3, 1, 1, 1, 1, 1},   {4, 1, 3, 16, 32, 32, 3, 3, 1, 1, 1, 1, 2}, {4, 1, 3, 20, 15, 15, 7, 7, 2, 1, 3, 3, 2}, {3, 1, 1, 9, 14, 14, 5, 5, 1, 1, 2, 2, 3}, {2, 1, 4, 8, 12, 10, 3, 3, 1, 1, 0, 0, 1},
+    {2, 1, 2, 40, 40, 20, 1, 5, 1, 1, 2, 2, 2}, {3, 1, 7, 33, 13, 13, 4, 3, 3, 1, 1, 2, 1},  {4, 1, 3, 24, 2, 9, 3, 3, 1, 1, 3, 3, 1},    {2, 1, 3, 48, 16, 150, 3, 3, 1, 1, 1, 0, 1}, {1, 1, 3, 8, 9, 9, 11, 2, 1, 1, 5, 5, 1},
+    {2, 1, 5, 16, 17, 16, 2, 2, 2, 1, 0, 1, 1},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    run_sums(TT_F32, cases[i]);
+    run_sums(TT_F64, cases[i]);
   }
 }
 
