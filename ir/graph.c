@@ -22,6 +22,7 @@ struct ir_store {
   size_t left;
   table strings, rows, blobs, names;
   const char **texts; uint32_t n_texts, cap_texts;                /* what values of `strings` count, from 1 */
+  uint32_t *became, n_became;      /* origins of the graph that is copied from: ir_origin_copy */
 };
 
 /* ---- memory ---- */
@@ -170,18 +171,22 @@ void ir_graph_free(ir_graph *g) {
   for (uint32_t i = 0; i * IR_BLOCK < g->n_nodes; i++) free(g->blocks[i]);
   for (chunk *c = s->chunks, *next; c; c = next) next = c->next, free(c);
   free(g->blocks), free(g->origins), free(g->kernels), free(g->blobs), free(g->outputs), free(g->effects);
-  free(s->strings.cells), free(s->rows.cells), free(s->blobs.cells), free(s->names.cells), free(s->texts);
+  free(s->strings.cells), free(s->rows.cells), free(s->blobs.cells), free(s->names.cells), free(s->texts), free(s->became);
   free(s);
   free(g);
 }
 
 /* ---- origins ---- */
 
-uint32_t ir_origin_add(ir_graph *g, const char *file, int line, const char *scope, uint32_t next) {
-  const char *f = file ? ir_intern(g, file) : NULL, *s = scope && *scope ? ir_intern(g, scope) : NULL;
+/* Its texts are interned. */
+static uint32_t origin_cell(ir_graph *g, ir_origin o) {
   if (!grow(g, &g->origins, g->n_origins, &g->cap_origins, sizeof *g->origins)) return 0;
-  g->origins[g->n_origins] = (ir_origin){f, line, s, next};
+  g->origins[g->n_origins] = o;
   return g->n_origins++;
+}
+
+uint32_t ir_origin_add(ir_graph *g, const char *file, int line, const char *scope, uint32_t next) {
+  return origin_cell(g, (ir_origin){file ? ir_intern(g, file) : NULL, line, scope && *scope ? ir_intern(g, scope) : NULL, next});
 }
 
 static bool origin_has(const ir_graph *g, uint32_t list, uint32_t one) {
@@ -198,7 +203,8 @@ static uint32_t origin_append(ir_graph *g, uint32_t list, uint32_t tail) {
   if (!list) return tail;
   uint32_t next = origin_append(g, g->origins[list].next, tail);
   ir_origin o = g->origins[list];
-  return ir_origin_add(g, o.file, o.line, o.scope, next);
+  o.next = next;
+  return origin_cell(g, o);
 }
 
 uint32_t ir_origin_join(ir_graph *g, uint32_t a, uint32_t b) {
@@ -206,20 +212,32 @@ uint32_t ir_origin_join(ir_graph *g, uint32_t a, uint32_t b) {
   for (; b; b = g->origins[b].next)
     if (!origin_has(g, a, b)) {
       ir_origin o = g->origins[b];
-      a = origin_append(g, a, ir_origin_add(g, o.file, o.line, o.scope, 0));
+      o.next = 0;
+      a = origin_append(g, a, origin_cell(g, o));
     }
   return a;
 }
 
+static bool same_origin(const ir_origin *x, const ir_origin *o, uint32_t next) {
+  return x->next == next && x->line == o->line && x->file && o->file && !strcmp(x->file, o->file) && !x->scope == !o->scope && (!o->scope || !strcmp(x->scope, o->scope));
+}
+
+/* What a cell became before is a guess to look at first: the numbers may be another graph's, of the same size. */
 uint32_t ir_origin_copy(ir_graph *to, const ir_graph *from, uint32_t origin) {
+  struct ir_store *s = to->store;
   if (!origin) return 0;
-  ir_origin o = from->origins[origin];
-  uint32_t next = ir_origin_copy(to, from, o.next);
-  for (uint32_t c = to->n_origins - 1; c && c + 16 > to->n_origins; c--) {     /* neighbours mostly come from one place */
-    const ir_origin *y = &to->origins[c];
-    if (y->next == next && y->line == o.line && y->file && o.file && !strcmp(y->file, o.file) && !y->scope == !o.scope && (!o.scope || !strcmp(y->scope, o.scope))) return c;
+  if (s->n_became < from->n_origins) {
+    uint32_t *more = realloc(s->became, from->n_origins * sizeof *more);
+    if (!more) return no_memory(to), 0;
+    memset(more + s->n_became, 0, (from->n_origins - s->n_became) * sizeof *more);
+    s->became = more, s->n_became = from->n_origins;
   }
-  return ir_origin_add(to, o.file, o.line, o.scope, next);
+  ir_origin o = from->origins[origin];
+  uint32_t next = ir_origin_copy(to, from, o.next), c = s->became[origin];
+  if (c && same_origin(&to->origins[c], &o, next)) return c;
+  for (c = to->n_origins - 1; c && c + 16 > to->n_origins; c--)                /* neighbours mostly come from one place */
+    if (same_origin(&to->origins[c], &o, next)) return s->became[origin] = c;
+  return s->became[origin] = ir_origin_add(to, o.file, o.line, o.scope, next);
 }
 
 /* ---- names, outputs, kernels ---- */

@@ -1,6 +1,6 @@
-/* memory.c: blocks for tensors and arenas: zeroed, 64-byte aligned. A block of a megabyte or more is mapped on its own, on a
- * boundary of 2 MiB, so that the system may back it by huge pages: a matrix then costs a few TLB entries instead of thousands. A smaller one
- * is calloc's, which writes no zeros into what is fresh from the system; where that begins stands before it. */
+/* memory.c: blocks for tensors and arenas: zeroed, 64-byte aligned. A block of 256 KiB or more is mapped on its own: its pages are zeros until something
+ * else is written, at no cost where that never happens or comes later (an optimizer's state). One of a megabyte or more begins on a boundary of 2 MiB, so
+ * that the system may back it by huge pages: a matrix then costs a few TLB entries instead of thousands. */
 #define _GNU_SOURCE
 #include "runtime.h"
 
@@ -10,6 +10,7 @@
 
 #define ALIGN 64
 #define HUGE_PAGE ((size_t)2 << 20)
+#define MAPPED ((size_t)256 << 10)
 #define LARGE ((size_t)1 << 20)
 
 /* Sanitizers watch the ends of malloc'ed blocks only. */
@@ -24,26 +25,20 @@
 #define WATCHED 0
 #endif
 
-static bool is_large(size_t bytes) { return !WATCHED && bytes >= LARGE; }
+static bool is_mapped(size_t bytes) { return !WATCHED && bytes >= MAPPED; }
 
 void *rt_alloc(size_t bytes) {
   if (bytes > (WATCHED ? (size_t)1 << 38 : PTRDIFF_MAX - 2 * HUGE_PAGE)) return NULL;   /* a sanitizer ends the process when it is asked for more */
-  if (WATCHED) {
+  if (!is_mapped(bytes)) {
     void *p = NULL;
     if (posix_memalign(&p, ALIGN, bytes ? bytes : 1)) return NULL;
     return memset(p, 0, bytes);
   }
-  if (!is_large(bytes)) {
-    char *p = calloc(1, bytes + ALIGN);
-    void **start = (void **)(void *)(((uintptr_t)p + ALIGN) & ~(uintptr_t)(ALIGN - 1));     /* p is a multiple of 16, so there is room before it */
-    if (p) start[-1] = p;
-    return p ? start : NULL;
-  }
-  size_t whole = bytes + HUGE_PAGE;
+  size_t length = (bytes + 4095) & ~(size_t)4095, whole = bytes < LARGE ? length : length + HUGE_PAGE;
   char *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return NULL;
+  if (bytes < LARGE) return p;
   char *start = (char *)(((uintptr_t)p + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
-  size_t length = (bytes + 4095) & ~(size_t)4095;
   if (start > p) munmap(p, (size_t)(start - p));
   if (start + length < p + whole) munmap(start + length, (size_t)(p + whole - start) - length);
   if (bytes >= HUGE_PAGE) madvise(start, length, MADV_HUGEPAGE);
@@ -52,6 +47,6 @@ void *rt_alloc(size_t bytes) {
 
 void rt_free(void *p, size_t bytes) {
   if (!p) return;
-  if (is_large(bytes)) munmap(p, (bytes + 4095) & ~(size_t)4095);
-  else free(WATCHED ? p : ((void **)p)[-1]);
+  if (is_mapped(bytes)) munmap(p, (bytes + 4095) & ~(size_t)4095);
+  else free(p);
 }
