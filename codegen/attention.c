@@ -220,9 +220,11 @@ void att_columns(attend *a, lp_cursor *at) {
 static void forward(attend *a) {
   lp_kernel *k = a->k;
   const ir_node *q = ir_at(a->lx->g, a->n->args[0]);
-  choose(a, a->lx->cpu);
+  bool row = a->T == 1 && !a->o.mask;
+  if (row) att_row_choose(a);
+  else choose(a, a->lx->cpu);
   k->tasks = a->heads * a->blocks;
-  a->q = lp_buffer_add(k, "Q", TT_F32, a->panels * a->D * a->L, true, true);
+  if (!row) a->q = lp_buffer_add(k, "Q", TT_F32, a->panels * a->D * a->L, true, true);
   if (a->result[0]) a->out = lp_buffer_add(k, "O", TT_F32, a->panels * a->E * a->L, true, true);
   a->max = lp_buffer_add(k, "m", TT_F32, a->panels * a->L, true, true);
   a->sum = lp_buffer_add(k, "sum", TT_F32, a->panels * a->L, true, true);
@@ -232,13 +234,15 @@ static void forward(attend *a) {
   for (int i = q->rank - 3; i >= 0; i--) a->head[i] = i ? lp_mod(k, head, q->dim[i]) : head, head = lp_div(k, head, q->dim[i]);
   lp_cursor at = {&k->body};
   att_columns(a, &at);
-  begin(a, &at);
+  if (row) att_row_begin(a, &at);
+  else begin(a, &at);
   lp_cursor inside = at;
   lp_ref columns = lp_mul(k, loop(a, &inside, "block", (a->S + a->Bk - 1) / a->Bk, 0), a->Bk);
   if (a->o.length) only_if(a, &inside, op2(a, IR_lt, TT_BOOL, columns, a->live));
-  lp_ref panel = loop(a, &inside, "p", a->panels, 0);
+  lp_ref panel = row ? lp_int(k, 0) : loop(a, &inside, "p", a->panels, 0);
   if (a->o.causal && !a->o.length) only_if(a, &inside, op2(a, IR_lt, TT_BOOL, columns, lp_add(k, a->first, lp_mul(k, add(a, panel, 1), a->L))));
-  block(a, inside, columns, panel);
+  if (row) att_row_block(a, inside, columns);
+  else block(a, inside, columns, panel);
   end(&at);
   finish(a, at, a->lx->cpu->vector_bytes / 4);
 }

@@ -1,4 +1,4 @@
-/* attention.h: what attention.c (the result and its sums) and attention_back.c (the derivatives) share. */
+/* attention.h: what attention.c (the result and its sums), attention_row.c (of one row of q) and attention_back.c (the derivatives) share. */
 #ifndef TT_ATTENTION_H
 #define TT_ATTENTION_H
 
@@ -64,6 +64,9 @@ lp_ref att_limit(attend *a, lp_cursor *at, lp_ref row);                         
 lp_ref att_masked(attend *a, lp_cursor *at, lp_ref row, lp_ref column, lp_ref limit, lp_ref score);      /* the score, times log2(e), under masks: -inf where it is not seen */
 int64_t att_vectors(int64_t n, int64_t lanes, int64_t *rows, const cg_cpu *cpu);         /* vectors that a register tile has across n numbers, and its most rows */
 
+void att_row_choose(attend *a);                                                         /* attention_row.c: of one row */
+void att_row_begin(attend *a, lp_cursor *at);
+void att_row_block(attend *a, lp_cursor at, lp_ref columns);
 void con_attention_back(attend *a);                                                     /* attention_back.c */
 
 #endif

@@ -80,6 +80,46 @@ Test(attention, bits_do_not_depend_on_threads_and_dead_rows_are_not_read) {
   free(data);
 }
 
+/* A token that is generated: one row of q, and of a cache only what is live, against a few lines of C. */
+Test(attention, one_row_of_a_cache) {
+  enum { S = 150, E = 40 };
+  tt_error err = {0};
+  ir_graph *g = ir_graph_new("row");
+  ir_ref part[3] = {ir_input(g, "q", TT_F32, TT_SHAPE(2, 1, D)), ir_input(g, "k", TT_F32, TT_SHAPE(2, S, D)), ir_input(g, "v", TT_F32, TT_SHAPE(2, S, E))};
+  ir_output_add(g, "y", ir_attention(g, IR_attention, part, &(ir_attention_options){.scale = 0.3, .causal = true, .length = ir_input(g, "n", TT_I64, TT_SCALAR)}));
+  rt_program *p = compile(g);
+  rt_team *team = rt_team_new(2, &err);
+  rt_instance *x = rt_instance_new(p, team, &err);
+  const char *const names[] = {"q", "k", "v"};
+  const int64_t rows[] = {1, S, S}, width[] = {D, D, E}, lives[] = {1, 3, 63, 64, 65, 128, 149, S};
+  tt_tensor *in[3], *n = tt_tensor_new(TT_I64, &TT_SCALAR, &err);
+  for (int i = 0; i < 3; i++) cr_assert((in[i] = tt_tensor_new(TT_F32, &TT_SHAPE(2, rows[i], width[i]), &err)) && rt_bind(x, names[i], in[i], &err) == TT_OK);
+  cr_assert_eq(rt_bind(x, "n", n, &err), TT_OK);
+  for (size_t l = 0; l < sizeof lives / sizeof *lives; l++) {
+    int64_t live = *(int64_t *)tt_tensor_data(n) = lives[l];
+    for (int i = 0; i < 3; i++)
+      for (int64_t j = 0; j < 2 * rows[i] * width[i]; j++) ((float *)tt_tensor_data(in[i]))[j] = i && j / width[i] % S >= live ? NAN : (float)sin(0.7 * (double)j * (i + 1) + i) * 2;
+    cr_assert_eq(rt_run(x, &err), TT_OK, "%s", err.message);
+    const float *q = tt_tensor_data(in[0]), *k = tt_tensor_data(in[1]), *v = tt_tensor_data(in[2]), *y = tt_tensor_data(rt_bound(x, "y"));
+    for (int h = 0; h < 2; h++) {
+      double w[S], sum = 0;
+      for (int64_t c = 0; c < live; c++) {
+        double dot = 0;
+        for (int d = 0; d < D; d++) dot += (double)q[h * D + d] * (double)k[(h * S + c) * D + d];
+        sum += w[c] = exp(0.3 * dot);
+      }
+      for (int e = 0; e < E; e++) {
+        double want = 0;
+        for (int64_t c = 0; c < live; c++) want += w[c] / sum * (double)v[(h * S + c) * E + e];
+        cr_assert_float_eq((double)y[h * E + e], want, 5e-6, "%lld live, head %d: %g, not %g", (long long)live, h, (double)y[h * E + e], want);
+      }
+    }
+  }
+  for (int i = 0; i < 3; i++) tt_tensor_free(in[i]);
+  tt_tensor_free(n);
+  rt_instance_free(x), rt_team_free(team), rt_program_free(p);
+}
+
 /* The derivatives of sum(sin(y)) by q, k and v. kinds: 0 causal, 1 whole, 2 a bool mask, 3 padding (one row of an added mask), 4 a live length. */
 typedef struct { int64_t b, h, g, t, s, d, e; int kind; } shape;
 static ir_graph *derivatives(const shape *z) {
@@ -134,7 +174,8 @@ static float *derivatives_on(const shape *z, const char *backend, int threads, s
 
 static const shape shapes[] = {
   {2, 4, 4, 70, 70, 16, 16, 0}, {1, 4, 4, 33, 33, 17, 9, 0}, {2, 8, 4, 130, 130, 32, 32, 0}, {1, 3, 1, 100, 40, 8, 24, 1}, {2, 4, 4, 65, 65, 40, 40, 1}, {1, 2, 2, 20, 150, 64, 64, 1}, {1, 8, 8, 5, 7, 3, 4, 1},
-  {2, 4, 4, 50, 61, 16, 20, 2},  {2, 4, 4, 90, 90, 33, 16, 3}, {1, 2, 1, 40, 97, 16, 16, 3}, {2, 4, 2, 30, 80, 16, 16, 4}, {8, 1, 1, 160, 160, 12, 12, 0}};
+  {2, 4, 4, 50, 61, 16, 20, 2},  {2, 4, 4, 90, 90, 33, 16, 3}, {1, 2, 1, 40, 97, 16, 16, 3}, {2, 4, 2, 30, 80, 16, 16, 4}, {8, 1, 1, 160, 160, 12, 12, 0},
+  {2, 4, 2, 1, 70, 17, 9, 1}, {1, 4, 4, 1, 200, 64, 64, 4}, {1, 2, 2, 1, 130, 80, 100, 4}, {1, 2, 1, 1, 3, 5, 4, 1}, {2, 2, 2, 1, 33, 16, 16, 0}, {1, 2, 2, 1, 61, 16, 20, 3}};
 
 Test(attention, derivatives_as_the_interpreter_has_them_on_any_number_of_threads) {
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
