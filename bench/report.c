@@ -59,7 +59,8 @@ static void put_row(const json_t *run, const json_t *row, const bench_verdict *v
     return;
   }
   put_ms(ms, memory);
-  printf(memory ? " | " : " [%.3g, %.3g] | ", bench_number(ours, "low_ms"), bench_number(ours, "high_ms"));
+  double scale = ms < 0.0995 ? 1e3 : 1;                  /* an interval has the unit of its median */
+  printf(memory ? " | " : " [%.3g, %.3g] | ", scale * bench_number(ours, "low_ms"), scale * bench_number(ours, "high_ms"));
   if (!memory && peak > 0 && flops > 0) printf("%.1f GFLOP/s, %.0f%%", flops / ms / 1e6, 100 * flops / ms / 1e6 / peak);
   else if (!memory && bytes > 0) printf("%.1f GB/s", bytes / ms / 1e6);
   printf(" | ");

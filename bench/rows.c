@@ -108,9 +108,10 @@ static int samples_of(const json_t *result, double *to, int most) {
   return n;
 }
 
-static void print_ms(double ms) {
-  if (ms < 0.0995) printf("%9.2f us", 1e3 * ms);
-  else printf("%9.3f ms", ms);
+static void print_times(const json_t *result) {
+  double ms = bench_number(result, "median_ms"), scale = ms < 0.0995 ? 1e3 : 1;
+  printf(scale > 1 ? "%9.2f us" : "%9.3f ms", scale * ms);
+  printf(" [%.3g, %.3g]", scale * bench_number(result, "low_ms"), scale * bench_number(result, "high_ms"));
 }
 
 void bench_row_print(const json_t *row, double peak_gflops) {
@@ -118,8 +119,7 @@ void bench_row_print(const json_t *row, double peak_gflops) {
   double ms = bench_number(o, "median_ms"), flops = bench_number(row, "flops"), bytes = bench_number(row, "bytes"), bound = bench_row_bound(row, peak_gflops);
   printf("%-34s", bench_text(row, "workload"));
   if (ms > 0) {
-    print_ms(ms);
-    printf(" [%.3g, %.3g]", bench_number(o, "low_ms"), bench_number(o, "high_ms"));
+    print_times(o);
     if (flops > 0) printf(" %7.1f GFLOP/s %5.1f%% of peak", flops / ms / 1e6, 100 * flops / ms / 1e6 / peak_gflops);
     if (bytes > 0) printf(" %7.1f GB/s", bytes / ms / 1e6);
     if (bound > 0 && (bytes > 0 || bound > 1.001 * flops / peak_gflops / 1e6)) printf(" %5.1f%% of bound (%s)", 100 * bound / ms, bench_text(row, "bandwidth_of"));
@@ -137,8 +137,7 @@ void bench_row_print(const json_t *row, double peak_gflops) {
     if (!i) continue;
     printf("    %-18s", bench_text(r, "framework"));
     if (bench_number(r, "median_ms") > 0) {
-      print_ms(bench_number(r, "median_ms"));
-      printf(" [%.3g, %.3g]", bench_number(r, "low_ms"), bench_number(r, "high_ms"));
+      print_times(r);
       if (flops > 0) printf(" %5.1f%% of peak", 100 * flops / bench_number(r, "median_ms") / 1e6 / peak_gflops);
       printf("\n");
     } else printf("   %s\n", bench_text(r, "error"));

@@ -74,9 +74,9 @@ static tt_status make_graphs(export *e, const ir_graph *step, const ir_graph *pr
   for (int i = 0; i < e->n_cpus; i++) {
     o.cpu = p.cpu = e->variants[i].cpu = e->cpus[i];
     ir_graph *ready;
-    if (step && compile_scheduled(step, &o, &ready, e->err) != TT_OK) return e->err->status;
+    if (step && compile_scheduled(step, &o, NULL, &ready, e->err) != TT_OK) return e->err->status;
     if (step) e->variants[i].step = ready;
-    if (compile_scheduled(predict, &p, &ready, e->err) != TT_OK) return e->err->status;
+    if (compile_scheduled(predict, &p, NULL, &ready, e->err) != TT_OK) return e->err->status;
     e->variants[i].predict = ready;
   }
   return step ? list_state(e, e->variants[0].step) : TT_OK;
@@ -124,52 +124,66 @@ static void put_header(const export *e, FILE *f) {
 
 static const char build_line[] = "cc -O2 example.c model.o $(pkg-config --cflags --libs tinytorch_rt) -o example";
 
-/* In the example, after `var` was opened. */
-static void put_size_check(const export *e, FILE *f, const char *var) {
+/* The example's data, opened and checked against what the model takes. */
+static void put_open(const export *e, FILE *f, bool text) {
   const int64_t *d = e->x.dim;
-  fprintf(f, "  if (%s->channels != %lld || %s->height != %lld || %s->width != %lld) {\n    fprintf(stderr, \"the model takes images of %lldx%lldx%lld\\n\");\n    return 1;\n  }\n", var, (long long)d[1], var, (long long)d[2], var, (long long)d[3],
+  if (text) {
+    fprintf(f, "  tt_tokenizer *tokenizer = NULL;\n  tt_dataset *train, *test;\n"
+               "  if (tt_text_open(what, &(tt_text_options){.context = %lld, .masked = masked}, &tokenizer, &train, &test, &err) != TT_OK) return fail(&err);\n", (long long)d[1]);
+    fprintf(f, "  if (test->n_classes > %lld) {\n    fprintf(stderr, \"the model knows %lld tokens, the text has %%lld\\n\", (long long)test->n_classes);\n    return 1;\n  }\n", (long long)e->out.dim[2], (long long)e->out.dim[2]);
+    return;
+  }
+  if (e->o->train) fprintf(f, "  tt_dataset *train = tt_dataset_open(what, true, &err);\n");
+  fprintf(f, "  tt_dataset *test = %stt_dataset_open(what, false, &err)%s;\n  if (!test) return fail(&err);\n", e->o->train ? "train ? " : "", e->o->train ? " : NULL" : "");
+  fprintf(f, "  if (test->channels != %lld || test->height != %lld || test->width != %lld) {\n    fprintf(stderr, \"the model takes images of %lldx%lldx%lld\\n\");\n    return 1;\n  }\n", (long long)d[1], (long long)d[2], (long long)d[3],
           (long long)d[1], (long long)d[2], (long long)d[3]);
+}
+
+static void put_training(const export *e, FILE *f) {
+  const char *n = e->name, *u = e->upper;
+  fprintf(f, "  tt_loader *batches = tt_loader_new(train, &(tt_loader_options){.batch = %s_BATCH, .shuffle = true, .drop_last = true, .seed = seed, .n_threads = 1}, &err);\n  if (!batches) return fail(&err);\n  %s_seed(m, seed);\n", u, n);
+  fprintf(f, "  for (int i = 0; i < steps; i++) {\n    tt_batch b;\n    if (tt_loader_next(batches, &b, &err) != TT_OK || %s_step(m, tt_tensor_data(b.x), tt_tensor_data(b.y), lr, &loss, &err) != TT_OK) return fail(&err);\n    printf(\"step %%d: loss %%.4f\\n\", i + 1, loss);\n  }\n", n);
+  fprintf(f, "  tt_loader_free(batches);\n  if (%s_save(m, \"trained.safetensors\", &err) != TT_OK) return fail(&err);\n\n", n);
+}
+
+/* What the model makes of one batch of the part to test on. A label has its own scores, `classes` numbers that are `apart` from one another; y < 0 does not count. */
+static void put_predicting(const export *e, FILE *f, bool text) {
+  const char *n = e->name, *u = e->upper;
+  bool pixels = e->out.rank == 4 && e->labels == TT_PIXEL_LABELS;
+  fprintf(f, "  tt_loader *batches_of_test = tt_loader_new(test, &(tt_loader_options){.batch = %s_BATCH, .n_threads = 1}, &err);\n  if (!batches_of_test) return fail(&err);\n", u);
+  fprintf(f, "  float *out = malloc(sizeof *out * %s_OUT_COUNT);\n  tt_batch b;\n  if (!out || tt_loader_next(batches_of_test, &b, &err) != TT_OK || %s_predict(m, tt_tensor_data(b.x), out, &err) != TT_OK) return fail(&err);\n", u, n);
+  if (!text && !pixels && e->out.rank != 2) {
+    fprintf(f, "  printf(\"%%d numbers, the first %%g\\n\", %s_OUT_COUNT, out[0]);\n", u);
+    return;
+  }
+  long long area = pixels ? e->out.dim[2] * e->out.dim[3] : 1, labels = text ? e->x.dim[1] : area, classes = pixels ? e->out.dim[1] : e->out.dim[e->out.rank - 1];
+  fprintf(f, "  const int32_t *y = tt_tensor_data(b.y);\n  int area = %lld, classes = %lld, labels = 0, right = 0;\n  for (int i = 0; i < b.count * %lld; i++) {\n", area, classes, labels);
+  fprintf(f, "    const float *scores = out + i / area * area * classes + i %% area;\n    int best = 0;\n    for (int k = 1; k < classes; k++)\n      if (scores[k * area] > scores[best * area]) best = k;\n    labels += y[i] >= 0, right += best == y[i];\n  }\n");
+  fprintf(f, "  printf(\"%%d of %%d test %s right\\n\", right, labels);\n", text ? "tokens" : pixels ? "pixels" : "images");
 }
 
 static void put_example(const export *e, FILE *f) {
   const char *n = e->name, *u = e->upper;
-  bool images = e->x.rank == 4 && e->dtype == TT_F32 && e->out_dtype == TT_F32, classes = e->out.rank == 2, pixels = e->out.rank == 4 && e->labels == TT_PIXEL_LABELS;
-  const char *drawn = e->labels == TT_PIXEL_LABELS ? "shape-masks" : "shapes";
-  fprintf(f, "/* %s %s, with libtinytorch_rt alone.\n *\n *     %s\n *     ./example%s\n */\n#include <stdio.h>\n#include <stdlib.h>\n\n#include \"model.h\"\n\n", e->o->train ? "Trains and runs" : "Runs", n, build_line,
-          images ? (e->o->train ? " [SET:DIR [STEPS [SEED [LR]]]]" : " [SET:DIR]") : "");
+  bool images = e->x.rank == 4 && e->dtype == TT_F32 && e->out_dtype == TT_F32, text = e->x.rank == 2 && e->dtype == TT_I32 && e->out.rank == 3 && e->out_dtype == TT_F32, data = images || text;
+  const char *drawn = text ? "sentences" : e->labels == TT_PIXEL_LABELS ? "shape-masks" : "shapes";
+  fprintf(f, "/* %s %s, with libtinytorch_rt alone.\n *\n *     %s\n *     ./example%s%s%s\n", e->o->train && data ? "Trains and runs" : "Runs", n, build_line, text ? " [TEXT" : images ? " [SET:DIR" : "",
+          !data ? "" : e->o->train ? " [STEPS [SEED [LR" : "", !data ? "" : text ? e->o->train ? " [MASKED]]]]]" : " [MASKED]]" : e->o->train ? "]]]]" : "]");
+  if (text) fprintf(f, " *\n * TEXT: a file, or a folder with train.txt and val.txt; its tokens are its characters. MASKED: the share of tokens that are hidden and guessed, 0.15 of\n * bert; 0: what follows each token is.\n");
+  fprintf(f, " */\n#include <stdio.h>\n#include <stdlib.h>\n\n#include \"model.h\"\n\n");
   fprintf(f, "static int fail(const tt_error *err) {\n  fprintf(stderr, \"%%s\\n\", err->message);\n  return 1;\n}\n\n");
-  fprintf(f, "int main(%s) {\n  tt_error err = {0};\n  %s *m = %s_new(0, &err);\n  if (!m || %s_load(m, \"weights.safetensors\", &err) != TT_OK) return fail(&err);\n  printf(\"%s runs the code for %%s\\n\", %s_cpu(m));\n", images ? "int argc, char **argv" : "void", n, n, n, n, n);
-  if (!images) {
+  fprintf(f, "int main(%s) {\n  tt_error err = {0};\n  %s *m = %s_new(0, &err);\n  if (!m || %s_load(m, \"weights.safetensors\", &err) != TT_OK) return fail(&err);\n  printf(\"%s runs the code for %%s\\n\", %s_cpu(m));\n", data ? "int argc, char **argv" : "void", n, n, n, n, n);
+  if (!data) {
     fprintf(f, "  %s *x = calloc(%s_X_COUNT, sizeof *x), *out = calloc(%s_OUT_COUNT, sizeof *out);      /* zeros: put your own here */\n", c_type(e->dtype), u, u);
     fprintf(f, "  if (!x || !out || %s_predict(m, x, (void *)out, &err) != TT_OK) return fail(&err);\n  free(x), free(out);\n  %s_free(m);\n  return 0;\n}\n", n, n);
     return;
   }
-  fprintf(f, "  const char *what = argc > 1 ? argv[1] : \"%s:%lld\";      /* drawn, needs no files */\n", drawn, (long long)(e->x.dim[0] * 10));
-  if (e->o->train) {
-    fprintf(f, "  int steps = argc > 2 ? atoi(argv[2]) : 10;\n  uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;\n  double lr = argc > 4 ? atof(argv[4]) : %.17g, loss = 0;\n\n", e->lr);
-    fprintf(f, "  tt_dataset *data = tt_dataset_open(what, true, &err);\n  if (!data) return fail(&err);\n");
-    put_size_check(e, f, "data");
-    fprintf(f, "  tt_loader *batches = tt_loader_new(data, &(tt_loader_options){.batch = %s_BATCH, .shuffle = true, .drop_last = true, .seed = seed, .n_threads = 1}, &err);\n  if (!batches) return fail(&err);\n  %s_seed(m, seed);\n", u, n);
-    fprintf(f, "  for (int i = 0; i < steps; i++) {\n    tt_batch b;\n    if (tt_loader_next(batches, &b, &err) != TT_OK || %s_step(m, tt_tensor_data(b.x), tt_tensor_data(b.y), lr, &loss, &err) != TT_OK) return fail(&err);\n    printf(\"step %%d: loss %%.4f\\n\", i + 1, loss);\n  }\n", n);
-    fprintf(f, "  tt_loader_free(batches);\n  tt_dataset_free(data);\n  if (%s_save(m, \"trained.safetensors\", &err) != TT_OK) return fail(&err);\n\n", n);
-  }
-  fprintf(f, "  tt_dataset *test = tt_dataset_open(what, false, &err);\n  if (!test) return fail(&err);\n");
-  put_size_check(e, f, "test");
-  fprintf(f, "  tt_loader *images = tt_loader_new(test, &(tt_loader_options){.batch = %s_BATCH, .n_threads = 1}, &err);\n  if (!images) return fail(&err);\n", u);
-  fprintf(f, "  static float out[%s_OUT_COUNT];\n  tt_batch b;\n  if (tt_loader_next(images, &b, &err) != TT_OK || %s_predict(m, tt_tensor_data(b.x), out, &err) != TT_OK) return fail(&err);\n", u, n);
-  const char *end = "tt_loader_free(images);\n  tt_dataset_free(test);\n";
-  if (!classes && !pixels) {
-    fprintf(f, "  printf(\"%%d numbers, the first %%g\\n\", %s_OUT_COUNT, out[0]);\n  %s  %s_free(m);\n  return 0;\n}\n", u, end, n);
-    return;
-  }
-  if (pixels) {
-    fprintf(f, "  int area = %lld, classes = %lld, right = 0;\n  for (int i = 0; i < b.count * area; i++) {\n    const float *pixel = out + i / area * area * classes + i %% area;\n    int best = 0;\n    for (int k = 1; k < classes; k++)\n      if (pixel[k * area] > pixel[best * area]) best = k;\n    right += best == ((const int32_t *)tt_tensor_data(b.y))[i];\n  }\n",
-            (long long)(e->out.dim[2] * e->out.dim[3]), (long long)e->out.dim[1]);
-    fprintf(f, "  printf(\"%%d of %%d test pixels right\\n\", right, (int)b.count * area);\n  %s  %s_free(m);\n  return 0;\n}\n", end, n);
-    return;
-  }
-  fprintf(f, "  int classes = %s_OUT_COUNT / %s_BATCH, right = 0;\n  for (int i = 0; i < b.count; i++) {\n    int best = 0;\n    for (int k = 1; k < classes; k++)\n      if (out[i * classes + k] > out[i * classes + best]) best = k;\n    right += best == ((const int32_t *)tt_tensor_data(b.y))[i];\n  }\n", u, u);
-  fprintf(f, "  printf(\"%%d of %%d test images right\\n\", right, (int)b.count);\n  %s  %s_free(m);\n  return 0;\n}\n", end, n);
+  fprintf(f, "  const char *what = argc > 1 ? argv[1] : \"%s:%lld\";      /* drawn, needs no files */\n", drawn, (long long)(e->x.dim[0] * (text ? 200 : 10)));
+  if (e->o->train) fprintf(f, "  int steps = argc > 2 ? atoi(argv[2]) : 10;\n  uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;\n  double lr = argc > 4 ? atof(argv[4]) : %.17g, loss = 0;\n", e->lr);
+  if (text) fprintf(f, "  double masked = argc > %d ? atof(argv[%d]) : 0;\n", e->o->train ? 5 : 2, e->o->train ? 5 : 2);
+  put_open(e, f, text);
+  if (e->o->train) put_training(e, f);
+  put_predicting(e, f, text);
+  fprintf(f, "  free(out);\n  tt_loader_free(batches_of_test);\n  tt_dataset_free(test);\n%s%s  %s_free(m);\n  return 0;\n}\n", e->o->train || text ? "  tt_dataset_free(train);\n" : "", text ? "  tt_tokenizer_free(tokenizer);\n" : "", n);
 }
 
 static tt_status write_text(const export *e, const char *file, void put(const export *e, FILE *f)) {

@@ -12,7 +12,7 @@
 #define GIVE_BACK() ((void)0)
 #endif
 
-bool products_of(const char *name, pass_options *p, tt_error *err) {
+static bool products_of(const char *name, pass_options *p, tt_error *err) {
   static const char *const names[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_BF16X6] = "bf16x6"};
   p->products = PASS_F32;
   while (name && p->products < PASS_BF16X6 && strcmp(names[p->products], name)) p->products++;
@@ -26,6 +26,8 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_
   *p = (pass_options){.train = o->train, .optimizer = o->optimizer ? o->optimizer : "sgd", .hyper = o->hyper, .clip_norm = o->clip_norm,
                       .gradients = o->gradients, .accumulate = o->accumulate, .collect = o->collect, .no_decay_norm_bias = o->no_decay_norm_bias, .ema = o->ema, .bf16 = cpu->bf16 || cpu->amx, .vector_bytes = cpu->vector_bytes, .n_registers = cpu->n_registers, .skip = o->skip, .tunings = tunings};
   if (!products_of(o->products, p, err)) return pass_tunings_free(tunings), false;
+  char note[4300];
+  if (o->warn && tuned_note(tunings, o->tuned, note, sizeof note)) o->warn(o->user, note);
   for (int i = 0; i < 8 && o->groups[i].pattern; i++, p->n_groups++) {
     p->groups[i].pattern = o->groups[i].pattern;
     p->groups[i].optimizer = o->groups[i].optimizer;
@@ -34,9 +36,12 @@ static bool pass_options_of(const tt_compile_options *o, bool interp, bool runs_
   return true;
 }
 
+/* The passes behind which kernels and their plans are what they are. */
+#define PLACING "freeze,recompute,memory"
+
 /* The pipeline under a budget. What a program needs beside its arena is known when its kernels are lowered; so it is planned without a limit
- * first, and once more where the limit makes other kernels. */
-static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pass_options *p, ir_graph **ready, tt_error *err) {
+ * first, and once more where the limit makes other kernels. last: as in pass_run. */
+static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, const char *last, pass_options *p, ir_graph **ready, tt_error *err) {
   ir_graph *scheduled = *ready = NULL;
   rt_memory m = {0};
   const char *skip = p->skip;
@@ -50,11 +55,10 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
     *ready = scheduled = NULL;
     p->skip = packed ? skip : without;
     status = pass_run(g, &scheduled, NULL, "tune", p, o->watch, o->user, err);
-    if (status == TT_OK) status = pass_run(scheduled, ready, "freeze,recompute,memory", NULL, p, NULL, NULL, err);
+    if (status == TT_OK) status = pass_run(scheduled, ready, PLACING, NULL, p, NULL, NULL, err);
     if (status == TT_OK) status = cg_memory(*ready, o->cpu, threads, &m, err);
     fits = status == TT_OK && m.total <= (size_t)o->memory_budget;
   }
-  p->skip = skip;
   fits = false;
   for (int round = 0; round < 4 && status == TT_OK && !fits; round++) {
     if ((status = cg_memory(*ready, o->cpu, threads, &m, err)) != TT_OK) break;
@@ -65,10 +69,17 @@ static tt_status plan_within(const ir_graph *g, const tt_compile_options *o, pas
     if (fits && !o->watch) break;
     ir_graph_free(*ready);
     *ready = NULL;
-    status = pass_run(scheduled, ready, "freeze,recompute,memory", NULL, p, fits ? o->watch : NULL, o->user, err);
+    status = pass_run(scheduled, ready, PLACING, NULL, p, fits ? o->watch : NULL, o->user, err);
   }
   if (status == TT_OK && !fits)
     status = tt_fail(err, TT_INVALID, "error: @%s takes %zu bytes, the budget is %lld\n  at the plan of its memory\n  fix: allow more, or do not skip the pass recompute", g->name, m.total, (long long)o->memory_budget);
+  if (status == TT_OK && last && strcmp(last, "memory")) {
+    bool early = !strstr(PLACING, last);
+    ir_graph_free(*ready);
+    *ready = NULL;
+    status = pass_run(early ? g : scheduled, ready, early ? NULL : PLACING, last, p, NULL, NULL, err);
+  }
+  p->skip = skip;
   if (status != TT_OK) ir_graph_free(*ready), *ready = NULL;
   ir_graph_free(scheduled);
   return status;
@@ -110,8 +121,6 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   if (o->memory_budget < 0 || (o->memory_budget && interp))
     return tt_fail(err, TT_INVALID, "error: %s\n  at tt_compile of @%s\n  fix: give memory_budget in bytes, 0 for no limit, and the backend jit", interp ? "the interpreter keeps to no memory budget" : "a memory budget below 0", g->name);
   if (!pass_options_of(o, interp, true, &cpu, &p, err)) return err->status;
-  char note[4300];
-  if (o->warn && tuned_note(p.tunings, o->tuned, note, sizeof note)) o->warn(o->user, note);
   char *how = interp || g->error.status ? NULL : how_of(o, &p);
   cg_options c = {.cpu = o->cpu, .n_threads = o->n_threads, .watch = o->watch, .kernel = o->kernel, .warn = o->warn, .user = o->user, .stop = o->stop};
   if (how) {
@@ -123,7 +132,7 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   }
   cg_llvm_early early = {0};
   if (!interp && (o->n_threads ? o->n_threads : cg_default_threads()) > 1) cg_llvm_begin(&early);
-  tt_status status = o->memory_budget ? plan_within(g, o, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "autocast" : NULL, &p, o->watch, o->user, err);
+  tt_status status = o->memory_budget ? plan_within(g, o, NULL, &p, &ready, err) : pass_run(g, &ready, NULL, interp ? "autocast" : NULL, &p, o->watch, o->user, err);
   if (p.tunings) c.tuned = p.tunings->used;
   if (status == TT_OK) {
     status = interp ? cg_interp(ready, &c, program, err) : cg_jit(ready, &c, program, err);
@@ -135,12 +144,12 @@ tt_status tt_compile(const ir_graph *g, const tt_compile_options *options, rt_pr
   return status;
 }
 
-tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err) {
+tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, const char *last, ir_graph **ready, tt_error *err) {
   pass_options p;
   cg_cpu cpu;
   *ready = NULL;
   if (!pass_options_of(o, false, false, &cpu, &p, err)) return err->status;
-  tt_status status = o->memory_budget ? plan_within(g, o, &p, ready, err) : pass_run(g, ready, NULL, NULL, &p, o->watch, o->user, err);
+  tt_status status = o->memory_budget ? plan_within(g, o, last, &p, ready, err) : pass_run(g, ready, NULL, last, &p, o->watch, o->user, err);
   pass_tunings_free(p.tunings);
   return status;
 }

@@ -68,12 +68,8 @@ const char *tuned_default(char *path, size_t size);                       /* NUL
 tt_status tuned_read(pass_tunings *ts, const char *path, bool may_lack, tt_error *err);
 bool tuned_note(const pass_tunings *ts, const char *path, char *text, size_t size);      /* the warning when a file has no plans of this CPU; false: it has */
 tt_status tuned_for(const char *named, const cg_cpu *cpu, pass_tunings **tunings, tt_error *err);
-/* compile.c: the graph behind all passes, for a CPU that need not be this one. err is not NULL. */
-tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, ir_graph **ready, tt_error *err);
-
-/* model.c: what the model compiles for; NULL where it was not said. */
-/* compile.c: "f32" (also NULL), "bf16", "bf16x6" as a pass option. */
-bool products_of(const char *name, pass_options *p, tt_error *err);
+/* compile.c: the graph behind the pass `last` (NULL: behind all), for a CPU that need not be this one. err is not NULL. */
+tt_status compile_scheduled(const ir_graph *g, const tt_compile_options *o, const char *last, ir_graph **ready, tt_error *err);
 
 /* weights.c: a file of weights; names may be NULL, and must outlive it. read: the parameter `name` in type t and shape s, or an error. published: the row of a name, and in `to` what it
  * is called there; NULL: none. */
@@ -87,7 +83,8 @@ const tt_weight_name *weights_published(const tt_weight_name *names, const char 
 tt_status model_trace_rows(tt_model *m, int64_t rows, ir_graph **graph, int64_t *capacity, tt_error *err);
 tt_status model_compile_graph(tt_model *m, const ir_graph *g, rt_program **program, tt_error *err);
 
-typedef struct { const char *name, *backend, *cpu, *products; } model_target;
+/* model.c: what the model compiles for; NULL where it was not said. */
+typedef struct { const char *name, *backend, *cpu, *products, *skip; } model_target;
 model_target model_target_of(const tt_model *m);
 
 #define OPEN(op_, here_, ...) \

@@ -58,7 +58,7 @@ void tt_model_free(tt_model *m) {
   free(m);
 }
 
-model_target model_target_of(const tt_model *m) { return (model_target){m->name, m->backend, m->cpu, m->products}; }
+model_target model_target_of(const tt_model *m) { return (model_target){m->name, m->backend, m->cpu, m->products, m->skip}; }
 rt_params *tt_model_params(tt_model *m) { return m->params; }
 const char *tt_model_warning(const tt_model *m, int i) { return i >= 0 && i < m->n_warnings ? m->warnings[i] : NULL; }
 

@@ -10,40 +10,36 @@ static tt_status compile_for(tt_model *m, const tt_dataset *d, int64_t batch, bo
   return tt_model_compile(m, dtype, &s, soft ? TT_SOFT_LABELS : d->pixel_labels ? TT_PIXEL_LABELS : TT_LABELS, o, p, err);
 }
 
-typedef struct { char *text; size_t size, used; } config_writer;
-static void put(config_writer *w, const char *format, ...) TT_PRINTF(2, 3);
-static void put(config_writer *w, const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  int n = vsnprintf(w->text + w->used, w->size - w->used, format, list);
-  va_end(list);
-  if (n > 0) w->used = w->used + (size_t)n < w->size ? w->used + (size_t)n : w->size - 1;
-}
-
 /* What must not change between a checkpoint and its resumption, for the same bits to come out. The length of training counts only
- * where the learning rate follows it. */
-static void config_text(const tt_model *m, const tt_train_options *o, const tt_fit_options *f, const char *cpu, char *text, size_t size) {
+ * where the learning rate follows it. malloc'ed; NULL: no memory. */
+static char *config_text(const tt_model *m, const tt_train_options *o, const tt_fit_options *f, const char *cpu) {
   const char *schedule = f->schedule.name;
   model_target to = model_target_of(m);
-  config_writer w = {text, size, 0};
-  put(&w, "model=%s data=%s n=%lld batch=%lld", to.name, f->train->name ? f->train->name : "", (long long)f->train->n, (long long)f->loader.batch);
-  put(&w, " optimizer=%s hyper=\"%s\" clip=%.17g", o->optimizer ? o->optimizer : "sgd", o->hyper ? o->hyper : "", o->clip_norm);
+  char *text = NULL;
+  size_t size;
+  FILE *w = open_memstream(&text, &size);
+  if (!w) return NULL;
+  fprintf(w, "model=%s data=%s n=%lld batch=%lld", to.name, f->train->name ? f->train->name : "", (long long)f->train->n, (long long)f->loader.batch);
+  fprintf(w, " optimizer=%s hyper=\"%s\" clip=%.17g", o->optimizer ? o->optimizer : "sgd", o->hyper ? o->hyper : "", o->clip_norm);
   for (int i = 0; i < 8 && o->groups[i].pattern; i++)
-    put(&w, " group=%s:%s:\"%s\"", o->groups[i].pattern, o->groups[i].optimizer ? o->groups[i].optimizer : "frozen", o->groups[i].hyper ? o->groups[i].hyper : "");
-  put(&w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
-  for (int i = 0; i < TT_MILESTONES && o->milestones[i]; i++) put(&w, " milestone=%lld", (long long)o->milestones[i]);
-  if (o->power != 0 || o->restart_factor) put(&w, " power=%.17g restart_factor=%lld", o->power, (long long)o->restart_factor);
-  if (rt_schedule_wants_loss(&f->schedule)) put(&w, " patience=%lld threshold=%.17g", (long long)o->patience, o->threshold);
-  if (o->no_decay_norm_bias) put(&w, " no_decay_norm_bias=1");
-  if (o->ema != 0) put(&w, " ema=%.17g", o->ema);
+    fprintf(w, " group=%s:%s:\"%s\"", o->groups[i].pattern, o->groups[i].optimizer ? o->groups[i].optimizer : "frozen", o->groups[i].hyper ? o->groups[i].hyper : "");
+  fprintf(w, " lr=%.17g schedule=%s warmup=%lld step_size=%lld gamma=%.17g", f->schedule.lr, schedule, (long long)o->warmup, (long long)o->step_size, o->gamma);
+  for (int i = 0; i < TT_MILESTONES && o->milestones[i]; i++) fprintf(w, " milestone=%lld", (long long)o->milestones[i]);
+  if (o->power != 0 || o->restart_factor) fprintf(w, " power=%.17g restart_factor=%lld", o->power, (long long)o->restart_factor);
+  if (rt_schedule_wants_loss(&f->schedule)) fprintf(w, " patience=%lld threshold=%.17g", (long long)o->patience, o->threshold);
+  if (o->no_decay_norm_bias) fprintf(w, " no_decay_norm_bias=1");
+  if (o->ema != 0) fprintf(w, " ema=%.17g", o->ema);
   char augment[200];
   rt_augment_text(&o->augment, augment, sizeof augment);
-  put(&w, " seed=%llu augment=%s backend=%s cpu=%s", (unsigned long long)o->seed, augment, to.backend ? to.backend : "jit", cpu);
-  if (to.products && strcmp(to.products, "f32")) put(&w, " products=%s", to.products);
-  if (f->train->tokens) put(&w, " context=%lld tokens=%lld masked=%.17g", (long long)f->train->context, (long long)f->train->n_classes, f->train->masked);
-  if (o->accumulate > 1) put(&w, " accumulate=%lld", (long long)o->accumulate);
-  if (rt_schedule_wants_total(&f->schedule)) put(&w, " total=%lld", (long long)f->schedule.total);
-  if (f->step->tuned) put(&w, " tuned=%016llx", (unsigned long long)f->step->tuned);
+  fprintf(w, " seed=%llu augment=%s backend=%s cpu=%s", (unsigned long long)o->seed, augment, to.backend ? to.backend : "jit", cpu);
+  if (to.products && strcmp(to.products, "f32")) fprintf(w, " products=%s", to.products);
+  if (f->train->tokens) fprintf(w, " context=%lld tokens=%lld masked=%.17g", (long long)f->train->context, (long long)f->train->n_classes, f->train->masked);
+  if (o->accumulate > 1) fprintf(w, " accumulate=%lld", (long long)o->accumulate);
+  if (rt_schedule_wants_total(&f->schedule)) fprintf(w, " total=%lld", (long long)f->schedule.total);
+  if (f->step->tuned) fprintf(w, " tuned=%016llx", (unsigned long long)f->step->tuned);
+  if (to.skip && *to.skip) fprintf(w, " skip=%s", to.skip);
+  if (fclose(w)) free(text), text = NULL;
+  return text;
 }
 
 static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, parts *p, tt_fit_result *result, tt_error *err) {
@@ -84,11 +80,12 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
     if ((status = compile_for(m, f.test, batch, false, &e, &p->eval, err)) != TT_OK) return status;
     f.eval = p->eval;
   }
-  char config[2000];
-  config_text(m, o, &f, cpu, config, sizeof config);
+  char *config = config_text(m, o, &f, cpu);
+  if (!config) return tt_fail(err, TT_NO_MEMORY, "error: no memory to train\n  at tt_train\n  fix: free memory");
   f.config = config;
   tt_fit_result own;
   status = tt_fit(&f, result ? result : &own, err);
+  free(config);
   if (f.averages && (status == TT_OK || status == TT_INTERRUPTED) && (result ? result : &own)->steps) rt_params_take_averages(f.params);
   return status;
 }

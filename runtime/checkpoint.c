@@ -94,13 +94,38 @@ static bool read_position(const tt_safetensors *f, rt_position *at) {
          read_number(f, "tinytorch.step", &at->step) && read_number(f, "tinytorch.samples", &at->samples) && read_number(f, "tinytorch.correct", &at->correct);
 }
 
+/* The next word of a config, up to a blank outside of quotes; 0: there is none. */
+static size_t next_word(const char **rest) {
+  while (**rest == ' ') ++*rest;
+  size_t n = 0;
+  for (bool quoted = false; (*rest)[n] && (quoted || (*rest)[n] != ' '); n++) quoted ^= (*rest)[n] == '"';
+  return n;
+}
+static bool has_word(const char *config, const char *word, size_t length) {
+  for (size_t n; (n = next_word(&config)); config += n)
+    if (n == length && !memcmp(config, word, n)) return true;
+  return false;
+}
+/* The words of one config that the other lacks; cut off where the text ends. */
+static char *only_in(const char *config, const char *other, char *text, size_t size) {
+  size_t used = 0;
+  text[0] = 0;
+  for (size_t n; (n = next_word(&config)); config += n)
+    if (!has_word(other, config, n) && used < size) used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? " " : "", (int)n, config);
+  return used ? text : strcpy(text, "nothing else");
+}
+
 /* All is read and compared before anything of the store is changed. */
 static tt_status restore(tt_safetensors *f, const char *path, rt_params *p, rt_position *at, tt_tensor **loaded, tt_error *err) {
   rt_position found = {0};
   if (!read_position(f, &found)) return tt_fail(err, TT_FORMAT, "error: expected the position of a training run (tinytorch.epoch, .batch, .step, .seed, .loss_sum, .samples, .correct, .plateau) in __metadata__\n  at %s\n  fix: the file holds weights, but is no checkpoint; load it as initial weights", path);
   const char *config = tt_safetensors_metadata(f, "tinytorch.config"), *want = at->config ? at->config : "";
-  if (!config || strcmp(config, want))
-    return tt_fail(err, TT_INVALID, "error: the checkpoint is of another run\n  at %s: it was made with \"%.700s\", this is \"%.700s\"\n  fix: resume with the same model, optimizer, seed and CPU, or choose another folder", path, config ? config : "", want);
+  if (!config) config = "";
+  if (strcmp(config, want)) {
+    char made[700], now[700];
+    return tt_fail(err, TT_INVALID, "error: the checkpoint is of another run\n  at %s: it was made with %s, this run has %s\n  fix: resume with the same model, data, options and CPU, or choose another folder", path,
+                   only_in(config, want, made, sizeof made), only_in(want, config, now, sizeof now));
+  }
   int n = rt_params_count(p), saved = 0;
   for (int i = 0; i < n; i++) saved += !rt_params_at(p, i)->passing;
   if (tt_safetensors_count(f) != saved) return tt_fail(err, TT_INVALID, "error: the checkpoint holds %d tensors, the model %d\n  at %s\n  fix: resume with the model that made it", tt_safetensors_count(f), saved, path);

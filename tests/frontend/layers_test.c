@@ -280,7 +280,7 @@ Test(layers, dumps) {
     tt_model *m = model_of(&rows[i], NULL);
     ir_graph *g = NULL, *ready = NULL;
     cr_assert_eq(tt_model_trace(m, TT_F32, &TT_SHAPE(B, C, H, H), true, true, &g, &err), TT_OK, "%s: %s", rows[i].name, err.message);
-    cr_assert_eq(compile_scheduled(g, &(tt_compile_options){.train = true, .optimizer = "adam", .watch = watch, .user = (void *)&rows[i]}, &ready, &err), TT_OK, "%s: %s", rows[i].name, err.message);
+    cr_assert_eq(compile_scheduled(g, &(tt_compile_options){.train = true, .optimizer = "adam", .watch = watch, .user = (void *)&rows[i]}, NULL, &ready, &err), TT_OK, "%s: %s", rows[i].name, err.message);
     ir_graph_free(g), ir_graph_free(ready);
     tt_model_free(m);
   }
