@@ -202,6 +202,31 @@ static void ask_for_rows(contraction *c, lp_cursor *at_cursor, const tile_place 
   while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
 }
 
+/* What the next block's rows are copied from: some elements of lines far from each other, which no hardware asks for ahead. Each tile asks for its share of them. */
+static void ask_for_copy(contraction *c, lp_cursor *at_cursor, const tile_place *place) {
+  lp_kernel *k = c->lx->k;
+  lp_ref at[MAX_AXES], chunk = place->chunk, from = lp_add(k, place->block_from, lp_int(k, c->block));
+  int64_t rows = stage_rows(c), bytes = (int64_t)tt_dtype_size(ir_at(c->g, ir_at(c->g, c->row)->args[c->scalar_op])->dtype), line = 64 / bytes, tiles = c->chunk * c->group;
+  int64_t lines = (rows + line - 1) / line + (rows % line || con_magnitude(&c->axes[c->sum[0]], c->scalar_op) % line), steps = (c->block + tiles - 1) / tiles;
+  if (place->last_block) {                               /* the next task begins with the first */
+    from = lp_int(k, 0);
+    if (c->keep || c->n_groups == 1) chunk = lp_mod(k, lp_add(k, chunk, lp_int(k, 1)), c->n_chunks);
+  }
+  memcpy(at, place->at, sizeof at);
+  int step = lp_var_add(k, "q", steps), var = lp_var_add(k, "l", lines);
+  at[c->vec] = lp_int(k, 0);
+  at[c->sum[0]] = lp_add(k, from, lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, place->slot, c->chunk), place->number), steps), lp_var(k, step)));
+  con_unflatten(c, c->rows, c->n_rows, lp_mul(k, chunk, rows), at);
+  lp_expr x = k->exprs[con_load(k, con_operand(c, c->lx, c->scalar_op, at))];
+  if (x.kind != LX_LOAD || k->buffers[x.imm].count * bytes <= c->cpu->l2) return;
+  lp_cursor inside;
+  lp_for(k, at_cursor, step, 0, steps, 0, &inside)->unroll = steps * lines <= 2 * CON_SHORT;
+  lp_for(k, &inside, var, 0, lines, 0, &inside)->unroll = lines <= 2 * CON_SHORT;
+  lp_stmt *s = lp_append(k, &inside, LS_PREFETCH);
+  s->op = 2, s->buffer = (int)x.imm, s->index = lp_add(k, x.a[0], lp_mul(k, lp_var(k, var), line));
+  while (*at_cursor->tail) at_cursor->tail = &(*at_cursor->tail)->next;
+}
+
 static lp_cursor pieces(contraction *c, lp_cursor at_cursor, const tile_place *place, lp_ref *at, lp_ref lane, lp_ref *flat) {
   lp_kernel *k = c->lx->k;
   int64_t length = con_nearest_divisor(place->block_size, 96), n = place->block_size / length;
@@ -264,6 +289,7 @@ static void tile(contraction *c, lp_cursor *at_cursor, const tile_place *place, 
   lp_ref lane = lp_var(k, lane_var);
   at[c->vec] = lp_add(k, lp_mul(k, place->panel, c->lanes), lane);
 
+  if (c->copy_rows) ask_for_copy(c, &inside, place);
   if (c->rows_ahead && place->first_block) ask_for_rows(c, &inside, place);
   int acc = lp_local_add(k, "acc", c->acc_type, (int)rows);
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);

@@ -187,6 +187,10 @@ bool con_choose(contraction *c) {
   bool plain = c->pack && c->n_sum == 1 && c->n_outer_all == 1 && !shared;
   /* The sum is cut where a panel's block outgrows its share of L2, which feeds the tile as fast as L1 does; every cut costs a pass over partial sums. */
   int64_t most = c->cpu->l2 / (plain ? 4 : 8) / (inner * c->lanes * bytes);
+  /* Where the rows are copied too, all that a tile reads comes from near: its panel stays in L1 for all tiles of the block, the rows in L2. */
+  bool copied = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
+  int64_t near = c->cpu->l1d / 2 / (c->lanes * bytes);
+  if (copied && most > near) most = outermost <= near * 3 / 2 ? outermost : near;
   /* Few rows are all read for one panel after the other: what is read of them in a block stays in L2. */
   int64_t few = c->cpu->l2 * 7 / 8 / (rows * bytes), alone = few < most / 2 ? few : most / 2;
   bool together = plain && unit && alone >= 256;
@@ -221,7 +225,7 @@ bool con_choose(contraction *c) {
   c->n_blocks = c->block ? (outermost + c->block - 1) / c->block : 1;
   /* The results are few beside the sum: an update as their epilogue is a loop over the partial sums, which compiles much sooner than unrolled. */
   if (c->n_blocks > 1 && between > 1 && lower_n_results(c->lx) > 1) c->slow = true;
-  c->copy = plain && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
+  c->copy = copied;
   if (con_planned(c, "copy", 0, 1, 0, plain, &given)) c->copy = given;
   c->copy_rows = c->copy && con_magnitude(&c->axes[c->sum[0]], c->scalar_op) != 1;
   /* Panels of a group share what is read, or copied, of the rows. */
