@@ -436,6 +436,55 @@ static void join(fuser *f, int a, int b) {
   f->members[b].n = 0;
 }
 
+static bool has_product(const fuser *f, int a) {
+  bool found = false;
+  for (int i = 0; i < f->members[a].n && !found; i++) found = ir_ops[ir_at(f->g, f->members[a].at[i])->op].kind == IR_CONTRACTION;
+  return found;
+}
+
+/* Groups with products that group b needs and that stand behind place `from`, itself not counted; at most `most`. */
+static int products_before(fuser *f, int b, int from, int most) {
+  list todo = {0};
+  int n = 0;
+  f->seen_group[b] = ++f->group_stamp;
+  push(f, &todo, (ir_ref)b);
+  while (todo.n && n < most) {
+    int at = (int)todo.at[--todo.n];
+    n += at != b && has_product(f, at);
+    for (int i = 0; i < f->members[at].n; i++) {
+      const list *reads = &f->reads[f->members[at].at[i]];
+      for (int k = 0; k < reads->n; k++) {
+        int to = f->group[reads->at[k]];
+        if (to < 0 || f->seen_group[to] == f->group_stamp || f->place[to] <= from) continue;
+        f->seen_group[to] = f->group_stamp;
+        push(f, &todo, (ir_ref)to);
+      }
+    }
+  }
+  free(todo.at);
+  return n;
+}
+
+/* Would a product of group `first` wait for group `second` while several others are made, and keep arguments alive all the while that are larger than its result?
+ * So would the gradient by the logits of a weight that is an embedding too: through the whole backward pass. */
+static bool waits(fuser *f, int first, int second) {
+  enum { SEVERAL = 4 };
+  double kept = 0;
+  for (int i = 0; i < f->members[first].n; i++) {
+    ir_ref r = f->members[first].at[i];
+    if (ir_ops[ir_at(f->g, r)->op].kind != IR_CONTRACTION) continue;
+    kept -= bytes(f->g, r);
+    for (int k = 0; k < f->reads[r].n; k++) {
+      ir_ref a = f->reads[r].at[k];
+      int last = f->place[first];                      /* when a could be gone */
+      for (int j = 0; j < f->readers[a].n; j++)
+        if (f->readers[a].at[j] != r && f->place[f->group[f->readers[a].at[j]]] > last) last = f->place[f->group[f->readers[a].at[j]]];
+      if (f->solid[a] && !f->kept[a] && products_before(f, second, last, SEVERAL) == SEVERAL) kept += bytes(f->g, a);
+    }
+  }
+  return kept >= FAR;
+}
+
 static bool try_join(fuser *f, int a, int b) {
   if (f->members[a].n + f->members[b].n > MAX_ROWS / 2) return false;
   list rows = {0};
@@ -453,7 +502,7 @@ static bool try_join(fuser *f, int a, int b) {
     if (result[i] && f->param[rows.at[i]] && tt_shape_count(&k.space) < 32768)
       ok = form_in_place(f->g, rows.at, rows.n, result, rows.at[i], f->param[rows.at[i]]);
   int first = f->place[a] < f->place[b] ? a : b, second = first == a ? b : a;
-  ok = ok && worth_it(f, &rows, result, &k, use) && !path_through(f, first, second);
+  ok = ok && worth_it(f, &rows, result, &k, use) && !waits(f, first, second) && !path_through(f, first, second);
   free(rows.at);
   if (ok) join(f, a, b);
   return ok;

@@ -409,7 +409,10 @@ static int again(work *w, schedule *s, int id, uint64_t want, bool cut, int *at,
     int from = provider(w, s, v->reads[i], *at, &alive), a = v->reads[i];
     if (from < 0) return -1;
     if (alive || (double)w->values[a].bytes <= w->keep) continue;
-    if (again(w, s, from, (uint64_t)1 << (a - w->kernels[w->values[a].kernel].first), false, at, depth + 1) < 0) return -1;
+    const kernel *maker = &w->kernels[w->values[a].kernel];
+    uint64_t bit = (uint64_t)1 << (a - maker->first);
+    if ((maker->soft & bit) && again(w, s, from, bit, true, at, depth + 1) >= 0) continue;
+    if (again(w, s, from, bit, false, at, depth + 1) < 0) return -1;
   }
   int copy = insert(w, s, number, v, *at);
   if (copy < 0) return -1;
