@@ -6,7 +6,7 @@
  *     (i*4 + j)%4 -> j
  *     (x/2)/3     -> x/6
  *     (x%12)/4    -> (x/4)%3
- *     x/4*4 + x%4 -> x
+ *     x/4*4 + x%4 -> x              of any sign
  *
  * Sums are exact even where numbers wrap; everything else is done only where ranges say that nothing does. */
 #include <string.h>
@@ -84,13 +84,13 @@ static bool is_op(const lp_kernel *k, lp_ref e, ir_op op, lp_ref *x, int64_t *by
   return true;
 }
 
-/* x%c*b + x/c*(b*c) -> x*b, and x%c*b + x/c%d*(b*c) -> x%(c*d)*b. A remainder stands only on numbers known to be >= 0 here; it may be written of another number than the
- * quotient is, one that has the same remainder. */
+/* x%c*b + x/c*(b*c) -> x*b, and x%c*b + x/c%d*(b*c) -> x%(c*d)*b, of any sign, as quotients are truncated. The remainder may be written of another number than the
+ * quotient is, one that is >= 0 and has the same remainder. */
 static bool sum_join(lp_kernel *k, sum *s) {
   for (int i = 0; i < s->n; i++) {
     lp_ref x, y;
     int64_t c, d, by = s->t[i].by;
-    if (!is_op(k, s->t[i].term, IR_fmod, &x, &c) || c <= 0 || lp_fact_of(k, x)->lo < 0) continue;
+    if (!is_op(k, s->t[i].term, IR_fmod, &x, &c) || c <= 0) continue;
     lp_ref quotient = lp_div(k, x, c);
     for (int j = 0; j < s->n; j++) {
       if (s->t[j].by != wrap_mul(by, c)) continue;

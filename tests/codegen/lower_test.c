@@ -582,6 +582,25 @@ Test(lower, epilogues_are_asked_for_early) {
   }
 }
 
+/* A weight's gradient: blocks of 256 rows, whose panel of 16 columns stays in L1; what the next one is copied from is asked for, where it does not lie in L2. */
+Test(lower, copied_blocks_are_asked_for_early) {
+  for (int n = 64; n <= 1024; n *= 16) {
+    char text[300];
+    snprintf(text, sizeof text, "func @f(%%x: f32[1024,%d], %%g: f32[1024,64]) -> f32[%d,64] {\n  %%w = matmul(%%x, %%g, ta=1) : f32[%d,64]\n  return %%w\n}\n", n, n, n);
+    char *out = lowered(text);
+    cr_expect(strstr(out, "in 0..256 {") && !strstr(out, "prefetch2 b0[") == (n == 64), "%s", out);
+    free(out);
+  }
+}
+
+/* A slice's place in what was split and padded: a vector of neighbours, though the numbers outside of the pad would be negative. */
+Test(lower, padded_parts_side_by_side) {
+  char *out = lowered("func @f(%x: f32[8,4,32], %y: f32[8,128]) -> f32[8,256] {\n  %z = const(value=0) : f32[]\n  %r = reshape(%x) : f32[8,128]\n  %p = pad(%r, %z, lo=[0,128], hi=[0,0], interior=[0,0]) : f32[8,256]\n"
+                      "  %q = pad(%y, %z, lo=[0,0], hi=[0,128], interior=[0,0]) : f32[8,256]\n  %s = add(%p, %q) : f32[8,256]\n  return %s\n}\n");
+  cr_expect(!strstr(out, "/") && !strstr(out, "%"), "%s", out);
+  free(out);
+}
+
 Test(lower, short_rows_by_columns) {
   static const int lengths[] = {3, 4, 10, 13, 16, 24, 35, 48, 65};
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
