@@ -11,7 +11,10 @@
  * Tiles at the two ends of a line are code of their own, in which multiplications with the border are left out; all others are one loop. A
  * depthwise convolution has its vectors along the channels of both operands, and neighbouring results share what they load; else x is a scalar that
  * meets a vector of output channels. Weights are packed by the first task of a call, panel by panel, and stay. Phases (contract.c) of a dilated x, whose
- * results lie side by side, are done line by line together. */
+ * results lie side by side, are done line by line together.
+ *
+ * Of few output channels (the gradient of a first layer's image, the last layer of a decoder) vectors would be mostly empty. There they lie along the channels that
+ * are summed, blocks of L of them, in both operands, and the lanes of each sum are added up at the end of its tile. */
 #include "contract.h"
 
 enum { AT_BORDER = 20, STRAIGHT = 120 };
@@ -26,7 +29,7 @@ typedef struct {
   pass_window see;              /* where x lies in what the convolution reads */
   tt_dtype acc_type;
   int64_t groups, extent, channels, images, outer[3], lines, block;      /* groups that are looped over; of the vector axis; summed in a group; lines of an image, of a task */
-  int64_t lanes, vectors, tile, panels;      /* vectors: of the machine, that the lanes are */
+  int64_t lanes, vectors, tile, panels;      /* vectors: of the machine, that the lanes are; dots: panels of summed channels */
   int weights, stage;           /* scratch */
   bool ahead;                   /* what the next line reads is asked for early */
   bool slow;                    /* the epilogue is a loop over the tile's stored sums */
@@ -46,6 +49,9 @@ static int64_t outer_taps(const window *w, const contraction *c) {
   return n;
 }
 static int64_t all_taps(const window *w, const contraction *c) { return outer_taps(w, c) * c->space[w->D - 1].taps; }
+
+/* Of a phase, in steps of `lanes`. */
+static int64_t weights_of(const window *w, const contraction *c) { return w->groups * w->panels * all_taps(w, c) * (w->see.dots ? w->extent : w->channels); }
 
 static lp_ref as_acc(window *w, lp_ref e) { return w->k->exprs[e].dtype == w->acc_type ? e : lp_op(w->k, IR_cast, w->acc_type, e, 0, 0); }
 
@@ -71,6 +77,15 @@ static lp_ref weight_index(window *w, const tile_at *t, lp_ref outer_tap, lp_ref
   return lp_add(k, lp_mul(k, e, w->lanes), lane);
 }
 
+/* Of few outputs: those of a tap lie side by side, for a panel of summed channels. */
+static lp_ref dot_weight(window *w, const tile_at *t, lp_ref outer_tap, lp_ref panel, lp_ref tap, lp_ref output, lp_ref lane) {
+  lp_kernel *k = w->k;
+  lp_ref e = lp_add(k, lp_mul(k, outer_tap, t->c->space[w->D - 1].taps), tap);
+  e = lp_add(k, lp_mul(k, e, w->panels), panel);
+  e = lp_add(k, lp_add(k, lp_mul(k, e, w->extent), output), lp_int(k, t->first_weight));
+  return lp_add(k, lp_mul(k, e, w->lanes), lane);
+}
+
 /* ---- packing ---- */
 
 static void pack_panel(window *w, lp_cursor *at, tile_at t, lp_ref outer_tap, lp_ref tap, lp_ref channel, const lp_ref *outer) {
@@ -80,13 +95,14 @@ static void pack_panel(window *w, lp_cursor *at, tile_at t, lp_ref outer_tap, lp
   lp_cursor inside;
   lp_for(k, at, lane, 0, t.width, (int)w->lanes, &inside);
   lp_ref l = lp_var(k, lane), v = lp_add(k, lp_mul(k, t.panel, w->lanes), l), zero = lp_int(k, 0);
-  lp_ref index[TT_MAX_RANK] = {w->see.depthwise ? v : t.group, w->see.depthwise ? zero : v, channel};
+  lp_ref index[TT_MAX_RANK] = {w->see.depthwise ? v : t.group, w->see.depthwise ? zero : w->see.dots ? channel : v, w->see.dots ? v : channel};
   for (int i = 0; i < w->D; i++) {
     const spatial *s = &t.c->space[i];
     index[3 + i] = lp_add(k, lp_mul(k, i < w->D - 1 ? outer[i] : tap, s->w_step), lp_int(k, s->w_first));
   }
   lp_stmt *s = lp_append(k, &inside, LS_STORE);
-  s->buffer = w->weights, s->index = weight_index(w, &t, outer_tap, tap, channel, l), s->value = lower_pull(w->lx, n->args[1], index);
+  s->buffer = w->weights, s->value = lower_pull(w->lx, n->args[1], index);
+  s->index = w->see.dots ? dot_weight(w, &t, outer_tap, t.panel, tap, channel, l) : weight_index(w, &t, outer_tap, tap, channel, l);
 }
 
 static lp_ref open(window *w, lp_cursor *at, const char *name, int64_t extent) {
@@ -103,7 +119,7 @@ static void to_end(lp_cursor *at) {
 }
 
 static void pack(window *w, lp_cursor *at) {
-  int64_t full = w->extent / w->lanes, rest = w->extent % w->lanes, before = 0;
+  int64_t across = w->see.dots ? w->channels : w->extent, full = across / w->lanes, rest = across % w->lanes, before = 0;
   for (int p = 0; p < w->n_phases; p++) {
     const contraction *c = &w->phases[p];
     if (all_taps(w, c))
@@ -118,11 +134,11 @@ static void pack(window *w, lp_cursor *at) {
           outer[i] = open(w, &body, "t", c->space[i].taps);
           outer_tap = lp_add(w->k, lp_mul(w->k, outer_tap, c->space[i].taps), outer[i]);
         }
-        lp_ref tap = open(w, &body, "t", c->space[w->D - 1].taps), channel = open(w, &body, "c", w->channels);
+        lp_ref tap = open(w, &body, "t", c->space[w->D - 1].taps), channel = open(w, &body, "c", w->see.dots ? w->extent : w->channels);
         pack_panel(w, &body, t, outer_tap, tap, channel, outer);
         to_end(at);
       }
-    before += w->groups * w->panels * all_taps(w, c) * w->channels;
+    before += weights_of(w, c);
   }
 }
 
@@ -193,6 +209,49 @@ static void dense_taps(window *w, lp_cursor *at, const tile_at *t, const lp_ref 
   to_end(at);
 }
 
+/* One tap of few outputs: a vector of each pixel, and of each output; acc[pixel][output]. The fewer of the two stay in registers. */
+static void dot_step(window *w, lp_cursor *at, const tile_at *t, const lp_ref *seen, lp_ref outer_tap, lp_ref panel, lp_ref tap, lp_ref first, int64_t rows, lp_ref lane, int acc) {
+  lp_kernel *k = w->k;
+  int64_t outputs = w->extent;
+  for (int64_t n = 0; n < rows * outputs; n++) {
+    int64_t i = outputs <= rows ? n / outputs : n % rows, o = outputs <= rows ? n % outputs : n / rows;
+    lp_ref column = seen_at(w, t->c, w->D - 1, lp_add(k, first, lp_int(k, i)), tap), channel = lp_add(k, lp_mul(k, panel, w->lanes), lane);
+    if (!always(w, in_range(w, column, w->see.size[w->D - 1]), true)) continue;
+    add(w, at, acc, i * outputs + o, pixel(w, t, seen, column, channel), lp_load(k, w->weights, dot_weight(w, t, outer_tap, panel, tap, lp_int(k, o), lane), 0, 0));
+  }
+}
+
+/* Loops, not written out, as taps that share what they load would want more registers than there are: but for one output, which is bound by loads. */
+static void dot_taps(window *w, lp_cursor *at, const tile_at *t, const lp_ref *seen, lp_ref outer_tap, lp_ref first, int64_t rows, lp_ref lane, int acc, bool border) {
+  lp_kernel *k = w->k;
+  const spatial *s = &t->c->space[w->D - 1];
+  int64_t full = w->channels / w->lanes, stride;
+  bool rest = t->width < w->lanes, all = !rest && !border && w->channels % w->lanes == 0;
+  if (w->extent == 1 && s->taps <= 4) {
+    lp_cursor body = *at;
+    lp_ref panel = rest ? lp_int(k, full) : open(w, &body, "p", full);
+    for (int64_t tap = 0; tap < s->taps; tap++) dot_step(w, &body, t, seen, outer_tap, panel, lp_int(k, tap), first, rows, lane, acc);
+    to_end(at);
+    return;
+  }
+  for (int64_t i = 0; i < (border ? s->taps : 1); i++) {
+    lp_cursor body = *at;
+    lp_ref tap = lp_int(k, i), panel = lp_int(k, full);
+    if (all) {            /* taps and panels are one loop where they lie one behind the other */
+      int var = lp_var_add(k, "k", s->taps * full);
+      lp_ref both = lp_var(k, var), x = pixel(w, t, seen, seen_at(w, t->c, w->D - 1, first, lp_div(k, both, full)), lp_add(k, lp_mul(k, lp_mod(k, both, full), w->lanes), lane));
+      if ((all = k->exprs[x].kind == LX_LOAD && lp_affine(k, k->exprs[x].a[0], var, &stride))) {
+        lp_for(k, at, var, 0, s->taps * full, 0, &body);
+        tap = lp_div(k, both, full), panel = lp_mod(k, both, full);
+      }
+    }
+    if (!all && !border) tap = open(w, &body, "t", s->taps);
+    if (!all && !rest) panel = open(w, &body, "p", full);
+    dot_step(w, &body, t, seen, outer_tap, panel, tap, first, rows, lane, acc);
+    to_end(at);
+  }
+}
+
 static void store_at(window *w, lp_cursor *at, const tile_at *t, lp_ref last, lp_ref value) {
   lp_kernel *k = w->k;
   lp_ref zero = lp_int(k, 0), place[MAX_AXES] = {t->image, w->see.depthwise ? t->place : t->group, w->see.depthwise ? zero : t->place}, index[TT_MAX_RANK];
@@ -207,6 +266,7 @@ static void outer_taps_from(window *w, lp_cursor at, const tile_at *t, int i, lp
   if (!all_taps(w, t->c)) return;
   if (i == w->D - 1) {
     if (w->see.depthwise) depthwise_taps(w, &at, t, seen, outer_tap, first, rows, lane, acc);
+    else if (w->see.dots) dot_taps(w, &at, t, seen, outer_tap, first, rows, lane, acc, border);
     else dense_taps(w, &at, t, seen, outer_tap, first, rows, lane, acc, border);
     return;
   }
@@ -281,7 +341,81 @@ static void tile(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows
   store_at(w, &body, &t, lp_add(k, first, i), lp_load(k, w->stage, lp_add(k, lp_mul(k, i, w->lanes), lane), 0, 0));
 }
 
+/* What the next line will be the first to read of these results' pixels, all channels. */
+static void ask_for_line(window *w, lp_cursor *at, const tile_at *t, lp_ref first, int64_t rows) {
+  lp_kernel *k = w->k;
+  const spatial *o = &t->c->space[w->D - 2], *s = &t->c->space[w->D - 1];
+  int64_t line = 64 / (int64_t)tt_dtype_size(w->acc_type), across, apart;
+  lp_ref seen[3] = {0}, column = seen_at(w, t->c, w->D - 1, first, lp_int(k, s->taps > s->step ? s->taps - s->step : 0)), x[3];
+  for (int i = 0; i < w->D - 2; i++) seen[i] = lp_int(k, 0);
+  for (int64_t j = 1; j <= o->step; j++) {
+    lp_ref e = lp_add(k, seen_at(w, t->c, w->D - 2, t->q[w->D - 2], lp_int(k, o->taps - 1)), lp_int(k, j));
+    seen[w->D - 2] = lp_op(k, IR_max, TT_I64, lp_op(k, IR_min, TT_I64, e, lp_int(k, w->see.size[w->D - 2] - 1), 0), lp_int(k, 0), 0);
+    for (int i = 0; i < 3; i++) {
+      x[i] = pixel(w, t, seen, lp_add(k, column, lp_int(k, i == 1)), lp_int(k, i == 2));
+      if (k->exprs[x[i]].kind != LX_LOAD) return;
+    }
+    lp_ref from = k->exprs[x[0]].a[0];
+    if (!lp_is_int(k, lp_op(k, IR_sub, TT_I64, k->exprs[x[1]].a[0], from, 0), &across) || !lp_is_int(k, lp_op(k, IR_sub, TT_I64, k->exprs[x[2]].a[0], from, 0), &apart) || apart != 1 || across != w->channels) return;
+    lp_cursor body = *at;
+    lp_ref n = open(w, &body, "a", (rows * s->step * across + line - 1) / line);
+    lp_stmt *p = lp_append(k, &body, LS_PREFETCH);
+    p->buffer = (int)k->exprs[x[0]].imm, p->index = lp_add(k, from, lp_mul(k, n, line));
+    to_end(at);
+  }
+}
+
+/* `rows` results from number `first` on of a line, of few outputs: sums[row][output]. */
+static void dot_tile(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows, bool border) {
+  lp_kernel *k = w->k;
+  int64_t full = w->channels / w->lanes, rest = w->channels % w->lanes;
+  int sums = lp_local_add(k, "sums", w->acc_type, (int)(rows * w->extent));
+  t.group = lp_int(k, 0);
+  if (w->ahead) ask_for_line(w, at, &t, first, rows);
+  lp_stmt *s = lp_append(k, at, LS_LOCAL);
+  s->local = sums, s->value = lp_const(k, w->acc_type, 0);
+  for (int part = 0; part < 2; part++) {
+    t.width = part ? rest : w->lanes;
+    if (part ? !rest : !full) continue;
+    int lane_var = lp_var_add(k, "l", t.width), acc = lp_local_add(k, "acc", w->acc_type, (int)(rows * w->extent));
+    lp_ref seen[3] = {0};
+    lp_cursor body;
+    lp_for(k, at, lane_var, 0, t.width, (int)w->lanes, &body);
+    s = lp_append(k, &body, LS_LOCAL);
+    s->local = acc, s->value = lp_const(k, w->acc_type, 0);
+    outer_taps_from(w, body, &t, 0, seen, lp_int(k, 0), first, rows, lp_var(k, lane_var), acc, border);
+    to_end(&body);
+    for (int64_t n = 0; n < rows * w->extent; n++) {
+      s = lp_append(k, &body, LS_REDUCE);
+      s->op = IR_add, s->local = sums, s->index = lp_int(k, n), s->value = lp_get(k, acc, s->index);
+    }
+    to_end(at);
+  }
+  for (int64_t n = 0; n < rows * w->extent; n++) {
+    lp_ref value = lp_get(k, sums, lp_int(k, n));
+    t.place = lp_int(k, n % w->extent);
+    if (!w->slow) store_at(w, at, &t, lp_add(k, first, lp_int(k, n / w->extent)), value);
+    else {
+      s = lp_append(k, at, LS_STORE);
+      s->buffer = w->stage, s->index = lp_int(k, n), s->value = value;
+    }
+  }
+  to_end(at);
+  if (!w->slow) return;
+  lp_cursor loop = *at, body;
+  lp_ref i = open(w, &loop, "i", rows);
+  int lane_var = lp_var_add(k, "l", w->extent);
+  lp_for(k, &loop, lane_var, 0, w->extent, (int)w->lanes, &body);
+  t.place = lp_var(k, lane_var);
+  store_at(w, &body, &t, lp_add(k, first, i), lp_load(k, w->stage, lp_add(k, lp_mul(k, i, w->extent), t.place), 0, 0));
+  to_end(at);
+}
+
 static void panels(window *w, lp_cursor *at, tile_at t, lp_ref first, int64_t rows, bool border) {
+  if (w->see.dots) {
+    dot_tile(w, at, t, first, rows, border);
+    return;
+  }
   int64_t full = w->extent / w->lanes, rest = w->extent % w->lanes;
   lp_cursor each = *at, body;
   t.group = open(w, &each, "g", w->groups);
@@ -368,7 +502,12 @@ static void choose(window *w) {
   for (int p = 1; p < w->n_phases; p++)
     if (all_taps(w, &w->phases[p]) > all_taps(w, c)) c = &w->phases[p];
   int64_t results = c->space[w->D - 1].outputs, held = c->space[w->D - 1].taps < 3 ? c->space[w->D - 1].taps : 3;
-  for (int64_t n = 1; n <= 4; n *= 2) {
+  if (w->see.dots) {
+    int64_t most = cpu->n_registers / w->extent, beside = cpu->fma ? 1 : 2;      /* registers for what is on its way */
+    while (most > 1 && most * w->extent + (most < w->extent ? most : w->extent) + beside > cpu->n_registers) most--;
+    w->lanes = machine, w->vectors = 1, w->tile = most > 8 ? 8 : most;
+  }
+  for (int64_t n = 1; n <= 4 && !w->see.dots; n *= 2) {
     int64_t lanes = n * machine, rows = w->see.depthwise ? (cpu->n_registers - (held + 1) * n) / n : (cpu->n_registers - 1 - n) / n, rest = 1, cost = 0;
     if (n > 1 && lanes / 2 >= w->extent) break;
     if (w->see.depthwise && lanes * size < 64 && lanes < w->extent) continue;          /* whole lines can be asked for and stored past the caches */
@@ -385,7 +524,7 @@ static void choose(window *w) {
       cost += (less ? low : tiles - low) * (w->extent / lanes * tile_cost(w, c, rows - less, n) + (w->extent % lanes ? tile_cost(w, c, rows - less, rest) : 0));
     if (best == INT64_MAX || cost < best - best / 50) best = cost, w->lanes = lanes, w->vectors = n, w->tile = rows;
   }
-  w->panels = (w->extent + w->lanes - 1) / w->lanes;
+  w->panels = ((w->see.dots ? w->channels : w->extent) + w->lanes - 1) / w->lanes;
   /* A task is worth its call, and there are some for every thread of a small team; beyond that the more lines the better: neighbours share what they read. */
   double work = 2.0 * (double)(w->groups * w->extent * w->channels);
   for (int i = 0; i < w->D; i++) work *= (double)(i < w->D - 1 ? 1 : ir_at(w->lx->g, w->row)->dim[2 + w->D]) * (double)c->space[i].taps;
@@ -413,11 +552,11 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
     w.lines *= w.outer[i];
   }
   choose(&w);
-  for (int p = 0; p < n_phases; p++) weights += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
-  w.ahead = w.see.depthwise && w.D > 1;
+  for (int p = 0; p < n_phases; p++) weights += weights_of(&w, &phases[p]);
+  w.ahead = (w.see.depthwise || w.see.dots) && w.D > 1;
   w.slow = con_costly(lx->g, lx->region);
   w.weights = lp_buffer_add(k, "weights", (tt_dtype)f->dtype, weights * w.lanes, true, true);
-  if (w.slow) w.stage = lp_buffer_add(k, "stage", w.acc_type, w.tile * w.lanes, true, true);
+  if (w.slow) w.stage = lp_buffer_add(k, "stage", w.acc_type, w.tile * (w.see.dots ? w.extent : w.lanes), true, true);
   k->tasks = w.images * (w.lines / w.block);
   lp_cursor body = {&k->body}, packing = body;
   if (k->tasks > 1) {
@@ -447,7 +586,7 @@ bool con_window(lower_ctx *lx, ir_ref row, const contraction *phases, int n_phas
     }
     lines(&w, &inside, t);
     to_end(&body);
-    t.first_weight += w.groups * w.panels * all_taps(&w, &phases[p]) * w.channels;
+    t.first_weight += weights_of(&w, &phases[p]);
   }
   lower_stream_stores(lx);
   return true;

@@ -104,7 +104,7 @@ ir_ref pass_winograd_by_steps(ir_graph *g, ir_ref x, ir_ref u, const ir_node *n)
 
 /* window.c: is row `conv` a convolution whose sum is short, so that its kernel reads x without the border? pad: the pad row (0: none) between x and
  * the conv; spatial axis i of what it pads has size[i] elements and stands behind lo[i] zeros. sums: it is the weight gradient of a depthwise one. */
-typedef struct { ir_ref pad; bool depthwise, sums, weights; int64_t lo[3], size[3]; } pass_window;
+typedef struct { ir_ref pad; bool depthwise, sums, weights, dots; int64_t lo[3], size[3]; } pass_window;
 TT_API bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w);
 
 /* split.c: is r a sum down the rows of each block of a matrix, that a kernel which goes over these rows can take along the way? The matrix is `base` with its first

@@ -1,4 +1,4 @@
-/* window.c: convolutions whose sum is short: depthwise and grouped ones, and first layers of few channels. They do little with each element, so a copy
+/* window.c: convolutions whose sum is short: depthwise and grouped ones, and first layers of few channels; and those of few outputs. They do little with each element, so a copy
  * of x with its border costs as much as they do themselves, and so with their weights' gradients. Their kernels (codegen/window.c, window_sums.c, weights.c) read x as it stands, the pad is a part of them:
  *
  *     %p = pad(%x, 0) : [64,34,34,32]             kernel @k(%x, %w) -> %y {
@@ -6,7 +6,7 @@
  *                                                   %y = conv(permute(%p), %w) } */
 #include "passes.h"
 
-enum { MAX_TAPS = 11, MOST_WEIGHTS = 64 << 10, FEW_CHANNELS = 8 };      /* taps of the last axis, which are unrolled; weights are kept packed in L2 */
+enum { MAX_TAPS = 11, MOST_WEIGHTS = 64 << 10, FEW_CHANNELS = 8, FEW_OUTPUTS = 4 };      /* taps of the last axis, which are unrolled; weights are kept packed in L2 */
 
 /* The pad that x is, seen through permutes and reshapes that leave the spatial axes alone; it puts zeros around these and nowhere else. */
 static void find_pad(const ir_graph *g, ir_ref x, int D, pass_window *w) {
@@ -63,7 +63,7 @@ static bool is_weights(const ir_graph *g, const ir_node *n) {
 
 bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
   const ir_node *n = ir_at(g, conv);
-  w->sums = w->weights = w->depthwise = false;
+  w->sums = w->weights = w->depthwise = w->dots = false;
   if (n->op != IR_conv) return false;
   w->weights = is_weights(g, n);
   if (w->weights) {
@@ -84,7 +84,9 @@ bool pass_window_of(const ir_graph *g, ir_ref conv, pass_window *w) {
   for (int i = 0; i < n->rank; i++) count *= n->dim[i];
   if (!count || !taps || !C || k->dim[k->rank - 1] > MAX_TAPS || G * O * C * taps > MOST_WEIGHTS) return false;
   w->depthwise = G > 1 && O == 1 && C == 1;
-  if (!w->depthwise && (taps == 1 || (G == 1 && (C >= FEW_CHANNELS || O < 4)) || (G > 1 && O < 4))) return false;
+  const ir_node *x = ir_at(g, n->args[0]);
+  w->dots = G == 1 && O <= FEW_OUTPUTS && C >= FEW_CHANNELS && taps > 1 && x->op == IR_permute && ir_ints(x, "perm", NULL)[2] == x->rank - 1 && (n->dtype == TT_F32 || n->dtype == TT_F64);
+  if (!w->depthwise && !w->dots && (taps == 1 || (G == 1 && (C >= FEW_CHANNELS || O < 4)) || (G > 1 && O < 4))) return false;
   find_pad(g, n->args[0], D, w);
   return true;
 }

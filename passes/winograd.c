@@ -29,13 +29,15 @@ static double cycles(int64_t tile, const ir_node *y, int64_t C, int64_t panel, i
 }
 
 /* The tile of conv n, 0: as it is. */
-static int64_t choose(const ir_graph *g, const ir_node *n, int64_t panel, int64_t v, bool fixed) {
-  const ir_node *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
+static int64_t choose(const ir_graph *g, ir_ref r, int64_t panel, int64_t v, bool fixed) {
+  const ir_node *n = ir_at(g, r), *x = ir_at(g, n->args[0]), *w = ir_at(g, n->args[1]);
   if (n->op != IR_conv || n->dtype != TT_F32 || x->rank != 5 || x->dim[1] != 1 || ir_int(n, "split") > 1) return 0;
   for (int i = 0; i < 2; i++)
     if (w->dim[3 + i] != 3 || ir_ints(n, "stride", NULL)[i] != 1 || ir_ints(n, "dilation", NULL)[i] != 1 || ir_ints(n, "x_dilation", NULL)[i] != 1 || ir_ints(n, "lo", NULL)[i]
         || ir_ints(n, "hi", NULL)[i]) return 0;
   bool channels_last = x->op == IR_permute && ir_ints(x, "perm", NULL)[2] == 4;
+  pass_window window;
+  if (pass_window_of(g, r, &window) && window.dots) return 0;            /* its panels would be mostly empty */
   if (!channels_last || n->dim[0] * n->dim[3] * n->dim[4] == 0) return 0;
   double best = direct_cycles((double)(n->dim[0] * n->dim[3] * n->dim[4]), (double)x->dim[2], round_up(n->dim[2], v), (double)v) / 1.2;
   int64_t chosen = 0;
@@ -127,7 +129,7 @@ tt_status pass_winograd(const ir_graph *in, ir_graph *out, const pass_options *o
   for (ir_ref r = 1; r < in->n_nodes && !out->error.status; r++) {
     if (!live[r]) continue;
     const ir_node *n = ir_at(in, r);
-    int64_t panel = n->rank == 5 && n->dim[2] <= v ? v : 2 * v, tile = n->op == IR_conv ? choose(in, n, panel, v, fixed[n->args[1]]) : 0;
+    int64_t panel = n->rank == 5 && n->dim[2] <= v ? v : 2 * v, tile = n->op == IR_conv ? choose(in, r, panel, v, fixed[n->args[1]]) : 0;
     if (is_weight_gradient(in, n, v)) {
       out->at_origin = ir_origin_copy(out, in, n->origin);
       map[r] = weight_gradient(out, map[n->args[0]], map[n->args[1]], n);

@@ -249,6 +249,16 @@ Test(contract, windows) {
   }
 }
 
+/* Vectors along the summed channels: full panels, a part of one, both; taps in one loop with the panels and not; phases; a costly epilogue. */
+Test(contract, windows_of_few_outputs) {
+  static const window_case cases[] = {
+    {2, 2, 1, 32, 3, {9, 9}, {3, 3}, 1, 1, 1, 1, 1, 0, 0}, {2, 1, 1, 19, 3, {7, 13}, {3, 3}, 2, 1, 1, 1, 1, 0, 0}, {2, 1, 1, 9, 1, {6, 25}, {5, 5}, 1, 1, 1, 2, 2, 0, 0},  {2, 2, 1, 16, 1, {6, 20}, {3, 3}, 1, 2, 1, 2, 2, 0, 0},
+    {2, 1, 1, 40, 4, {3, 3}, {3, 3}, 1, 1, 1, 2, 0, 0, 0}, {2, 1, 1, 16, 2, {1, 1}, {3, 3}, 1, 1, 1, 1, 1, 0, 0},  {2, 1, 1, 24, 2, {4, 40}, {2, 7}, 3, 1, 1, 0, 5, 0, 0},  {2, 1, 1, 48, 3, {5, 6}, {3, 3}, 1, 1, 2, 1, 1, 0, 0},
+    {2, 1, 1, 20, 3, {9, 9}, {7, 7}, 1, 1, 2, 3, 3, 1, 0}, {1, 2, 1, 17, 3, {21}, {3}, 1, 3, 1, 3, 3, 0, 0},       {3, 1, 1, 8, 3, {3, 4, 9}, {3, 3, 3}, 1, 1, 1, 1, 1, 0, 0}, {2, 1, 1, 33, 3, {6, 9}, {3, 3}, 1, 1, 1, 1, 1, 0, 1},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) run_window(TT_F32, cases[i]), run_window(TT_F64, cases[i]);
+}
+
 /* Weight gradients of depthwise ones and of first layers, in parts: x [N,H,W,G,C], dy [N,OH,OW,G,O]. */
 typedef struct { int64_t n, g, c, o, h, w, kh, kw, stride, dilation, lo, hi, split; } sums_case;
 

@@ -221,7 +221,7 @@ typedef struct { const char *name; int64_t batch; int kernels; } step_size;
  * alone, and the two that read the gradient put it there. What applies writes into the padded image that the convolution reads.
  * A convolution's weight gradient is partial sums of parts of the images; what adds them up has the update. */
 Test(kernels, of_a_training_step) {
-  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 254}, {"mobilenet", 64, 589}, {"unet", 32, 141}, {"vae", 64, 58}, {"gan", 64, 78}, {"vit", 32, 234}, {"gpt", 4, 191}, {"bert", 16, 139}, {"charlstm", 32, 54}};
+  static const step_size sizes[] = {{"mlp", 128, 12}, {"cnn", 64, 35}, {"resnet20", 64, 254}, {"mobilenet", 64, 589}, {"unet", 32, 141}, {"vae", 64, 58}, {"gan", 64, 77}, {"vit", 32, 234}, {"gpt", 4, 191}, {"bert", 16, 139}, {"charlstm", 32, 54}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     int n = kernels_of(sizes[i].name, sizes[i].batch);
     printf("TABLE %s's training step is %d kernels\n", sizes[i].name, n);
