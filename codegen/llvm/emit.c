@@ -310,7 +310,7 @@ static void prefetch(em *e, const lp_stmt *x) {
   em_val first = em_place(e, x->buffer, x->index);
   unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", 13);
   for (int64_t at = 0; at < bytes; at += 64) {
-    em_val offset = em_int(e->i64, (uint64_t)at), p = LLVMBuildGEP2(e->b, e->i8, first, &offset, 1, "");
+    em_val offset = em_int(e->i64, (uint64_t)at), p = at ? LLVMBuildGEP2(e->b, e->i8, first, &offset, 1, "") : first;
     em_val args[4] = {p, em_int(e->i32, 0), em_int(e->i32, x->op == 2 ? 2 : 3), em_int(e->i32, 1)};      /* to read, to L2 or L1, data */
     LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->context, id, &e->ptr, 1), LLVMGetIntrinsicDeclaration(e->module, id, &e->ptr, 1), args, 4, "");
   }

@@ -326,8 +326,17 @@ static bool split_terms(em *e, lp_ref r, const em_loop *l, terms *t) {
 
 static em_val sum_of(em *e, const lp_ref *r, int n) {
   em_val v = em_lane0(e, r[0]);
-  for (int i = 1; i < n; i++) v = LLVMBuildAdd(e->b, v, em_lane0(e, r[i]), "");
+  for (int i = 1; i < n; i++) v = em_op(e, IR_add, TT_I64, TT_I64, v, em_lane0(e, r[i]), NULL);
   return v;
+}
+
+/* A constant is added to the pointer, not to the index: as part of an address it costs nothing, and places that differ in it alone share all the rest. */
+static em_val plain_place(em *e, int64_t buffer, lp_ref index) {
+  const lp_expr *x = em_expr(e, index);
+  int64_t c;
+  if (x->kind != LX_OP || x->op != IR_add || !lp_is_int(e->kernel->k, x->a[1], &c)) return em_address(e, buffer, em_lane0(e, index));
+  em_val p = em_address(e, buffer, em_lane0(e, x->a[0])), constant = em_int(e->i64, (uint64_t)c);
+  return LLVMBuildGEP2(e->b, em_memory_type(e, e->kernel->k->buffers[buffer].dtype, 0), p, &constant, 1, "");
 }
 
 /* In an innermost loop: what stays the same is added to the buffer before it, so that a load's own address is base + index + constant. */
@@ -335,12 +344,12 @@ em_val em_place(em *e, int64_t buffer, lp_ref index) {
   em_kernel *s = e->kernel;
   em_loop *l = s->loop;
   terms t = {.n_same = 0};
-  if (!l || !split_terms(e, index, l, &t) || !t.n_other) return em_address(e, buffer, em_lane0(e, index));
+  if (!l || !split_terms(e, index, l, &t) || !t.n_other) return plain_place(e, buffer, index);
   LLVMTypeRef type = em_memory_type(e, s->k->buffers[buffer].dtype, 0);
   em_val p = t.n_same ? NULL : s->pointers[buffer];
   for (int i = 0; i < l->n_bases && !p; i++)
     if (l->bases[i].buffer == buffer && l->bases[i].n_terms == t.n_same && !memcmp(l->bases[i].terms, t.same, (size_t)t.n_same * sizeof *t.same)) p = l->bases[i].pointer;
-  if (!p && l->n_bases == (int)(sizeof l->bases / sizeof *l->bases)) return em_address(e, buffer, em_lane0(e, index));
+  if (!p && l->n_bases == (int)(sizeof l->bases / sizeof *l->bases)) return plain_place(e, buffer, index);
   if (!p) {
     em_point here = go_to(e, l->depth - 1);
     p = em_address(e, buffer, sum_of(e, t.same, t.n_same));
@@ -466,6 +475,15 @@ static em_val random_bits(em *e, const lp_expr *x) {
   return em_philox(e, &keys, step, em_value(e, x->a[2]), (uint32_t)x->imm);
 }
 
+/* a / d or a % d of 0 <= a <= most < 2^31: a product with 2^k / d rounded up and a shift. The product is too large by a * (factor * d - 2^k) / (d * 2^k), which
+ * is under 1 / d, so its whole part is exact; and it is under 2^64. LLVM knows no bound of a: its form has a product of 128 bits, and takes it long to find. */
+static em_val divide_small(em *e, em_val a, int64_t most, int64_t d, bool remainder) {
+  uint64_t k = 0, n = (uint64_t)most, by = (uint64_t)d, factor;
+  while (factor = ((1ull << k) + by - 1) / by, n * (factor * by - (1ull << k)) >= 1ull << k) k++;
+  em_val quotient = LLVMBuildLShr(e->b, LLVMBuildMul(e->b, a, em_int(e->i64, factor), ""), em_int(e->i64, k), "");
+  return remainder ? LLVMBuildSub(e->b, a, LLVMBuildMul(e->b, quotient, em_int(e->i64, by), ""), "") : quotient;
+}
+
 static em_val operation(em *e, lp_ref r) {
   em_kernel *s = e->kernel;
   const lp_expr *x = em_expr(e, r);
@@ -480,6 +498,9 @@ static em_val operation(em *e, lp_ref r) {
   if (vector && is_index_op(x) && fits_i32(e, r))
     return LLVMBuildZExt(e->b, narrow(e, r), em_widen(e->i64, s->width), "");
   if (in == TT_I64 && is_division && lp_fact_of(s->k, x->a[0])->lo >= 0 && lp_fact_of(s->k, x->a[1])->lo > 0) in = out = TT_U64;
+  int64_t most, by;
+  if (out == TT_U64 && is_division && !vector && lp_is_int(s->k, x->a[1], &by) && by < INT32_MAX && (most = lp_fact_of(s->k, x->a[0])->hi) <= INT32_MAX && (by & (by - 1)))
+    return divide_small(e, em_value(e, x->a[0]), most, by, x->op == IR_fmod);
   em_val v[3] = {0};
   for (int i = 0; i < 3; i++)
     if (x->a[i]) v[i] = vector ? em_wide(e, x->a[i]) : em_value(e, x->a[i]);

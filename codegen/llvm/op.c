@@ -5,7 +5,10 @@
 
 #include "llvm.h"
 
-static em_val blend(em *e, em_val c, em_val a, em_val b) { return LLVMBuildSelect(e->b, c, a, b, ""); }
+static em_val blend(em *e, em_val c, em_val a, em_val b) {
+  if (LLVMIsAConstantInt(c)) return LLVMConstIntGetZExtValue(c) ? a : b;         /* a divisor that is a number */
+  return LLVMBuildSelect(e->b, c, a, b, "");
+}
 static em_val is(em *e, LLVMIntPredicate p, em_val a, uint64_t v) { return LLVMBuildICmp(e->b, p, a, em_int(LLVMTypeOf(a), v), ""); }
 
 /* Division by zero gives 0 and INT_MIN / -1 wraps: the divisor of the instruction is never 0 or -1. */
@@ -94,7 +97,7 @@ static em_val int_op(em *e, ir_op op, bool s, em_val a, em_val b) {
   }
   case IR_relu: return s ? blend(e, is(e, LLVMIntSLT, a, 0), em_int(t, 0), a) : a;
   case IR_not: return LLVMBuildNot(m, a, "");
-  case IR_add: return LLVMBuildAdd(m, a, b, "");
+  case IR_add: return LLVMIsAConstantInt(b) && !LLVMConstIntGetZExtValue(b) ? a : LLVMBuildAdd(m, a, b, "");
   case IR_sub: return LLVMBuildSub(m, a, b, "");
   case IR_mul: return LLVMBuildMul(m, a, b, "");
   case IR_div: return divide(e, s, false, a, b);
