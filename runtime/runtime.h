@@ -113,7 +113,7 @@ typedef struct { const uint8_t *data; size_t bytes; } rt_file;                  
 TT_API tt_status rt_write_file(const char *path, const void *data, size_t bytes, tt_error *err);  /* temporary, fsync, rename, fsync of the folder */
 TT_API tt_status rt_write_parts(const char *path, const rt_part *parts, int n, tt_error *err);    /* the same, of pieces one after another */
 enum { RT_PATH = 4096 };                                                                    /* bytes of a path, its end included: Linux takes no more */
-tt_status rt_path(char path[RT_PATH], const char *dir, const char *name, tt_error *err);          /* dir/name; too long: an error */
+TT_API tt_status rt_path(char path[RT_PATH], const char *dir, const char *name, tt_error *err);          /* dir/name; too long: an error */
 TT_API tt_status rt_map_file(const char *path, rt_file *f, tt_error *err);
 TT_API void rt_unmap_file(rt_file *f);
 

@@ -1,13 +1,7 @@
 /* Random scans with fixed seeds (TT_RANDOM_GRAPHS: how many): bodies out of random_graph.h, with carries that stay, swap, or follow from anything, xs that nobody reads, outputs
  * that are leaves, and 0 to 4 steps. Each is written down a second time without a scan, step behind step: values and gradients of both are the same in the interpreter, and
  * the scan's in the JIT, with each optional pass left out in turn. */
-#include <criterion/criterion.h>
-#include <math.h>
-#include <stdio.h>
-
-#include "codegen/codegen.h"
-#include "frontend/tinytorch.h"
-#include "random_graph.h"
+#include "random_run.h"
 
 enum { MOST = 8 };
 
@@ -150,85 +144,9 @@ static ir_graph *around(const random_scan *s, uint64_t seed, bool plain, bool gr
   return g;
 }
 
-static void show(const ir_graph *g) {
-  char *text = ir_print(g);
-  if (text) fprintf(stderr, "%s", text);
-  free(text);
-}
-
-/* Inputs are small whole numbers, by name. */
-static void *numbers(const ir_graph *g, ir_ref r, uint64_t seed) {
-  tt_shape s = ir_shape(g, r);
-  int64_t n = tt_shape_count(&s);
-  void *data = calloc((size_t)n + 1, tt_dtype_size((tt_dtype)ir_at(g, r)->dtype));
-  for (int64_t i = 0; i < n; i++) ir_store_double((tt_dtype)ir_at(g, r)->dtype, data, i, (double)(tt_random_word(seed, (uint64_t)ir_str(ir_at(g, r), "name")[0], 7, (uint64_t)i) % 7) - 3);
-  return data;
-}
-
-static void **evaluated(const ir_graph *g, uint64_t seed, ir_graph **plain) {
-  tt_error err = {0};
-  cr_assert_eq(pass_run(g, plain, "decompose", NULL, &(pass_options){0}, NULL, NULL, &err), TT_OK, "scan %d: %s", (int)seed, err.message);
-  void **values = calloc((*plain)->n_nodes, sizeof *values);
-  for (ir_ref r = 1; r < (*plain)->n_nodes; r++)
-    if (ir_at(*plain, r)->op == IR_input) values[r] = numbers(*plain, r, seed);
-  cr_assert_eq(ir_eval(*plain, values, &err), TT_OK, "scan %d: %s", (int)seed, err.message);
-  return values;
-}
-
-static void release(ir_graph *g, void **values) {
-  for (ir_ref r = 1; r < g->n_nodes; r++)
-    if (ir_at(g, r)->op == IR_input) free(values[r]), values[r] = NULL;
-  ir_values_free(g, values);
-  ir_graph_free(g);
-}
-
-static void compare(const ir_graph *g, const ir_graph *shown, uint32_t o, const void *got, const void *want, double tolerance, int seed, const char *what) {
-  ir_ref y = g->outputs[o].value;
-  tt_dtype t = (tt_dtype)ir_at(g, y)->dtype;
-  tt_shape s = ir_shape(g, y);
-  int64_t n = tt_shape_count(&s);
-  double largest = 1;
-  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs(ir_load_double(t, want, i)));
-  for (int64_t i = 0; i < n; i++) {
-    double a = ir_load_double(t, got, i), b = ir_load_double(t, want, i);
-    bool ok = a == b || (isnan(a) && isnan(b)) || (tt_dtype_in(t, TT_REAL) && fabs(a - b) <= tolerance * largest);
-    if (!ok) show(shown);
-    cr_assert(ok, "scan %d, %s: %s[%lld] is %.9g, not %.9g", seed, what, g->outputs[o].name, (long long)i, a, b);
-  }
-}
-
-static void in_the_jit(const ir_graph *g, const ir_graph *plain, void **want, const char *skip, int seed, rt_team *team) {
-  tt_error err = {0};
-  rt_program *p = NULL;
-  tt_status status = tt_compile(g, &(tt_compile_options){.backend = "jit", .skip = skip}, &p, &err);
-  if (status) show(g);
-  cr_assert_eq(status, TT_OK, "scan %d, without '%s': %s", seed, skip, err.message);
-  rt_instance *x = rt_instance_new(p, team, &err);
-  cr_assert(x, "%s", err.message);
-  for (ir_ref r = 1; r < g->n_nodes; r++) {
-    const ir_node *n = ir_at(g, r);
-    if (n->op != IR_input || rt_slot_find(p, ir_str(n, "name")) < 0) continue;
-    tt_shape s = ir_shape(g, r);
-    void *data = numbers(g, r, (uint64_t)seed);
-    tt_tensor *t = tt_tensor_from((tt_dtype)n->dtype, &s, data, &err);
-    cr_assert_eq(rt_bind(x, ir_str(n, "name"), t, &err), TT_OK, "%s", err.message);
-    tt_tensor_free(t), free(data);
-  }
-  for (int time = 0; time < 2; time++) {                     /* the second finds all as the first left it */
-    cr_assert_eq(rt_run(x, &err), TT_OK, "scan %d: %s", seed, err.message);
-    for (uint32_t o = 0; o < plain->n_outputs; o++) {
-      tt_tensor *got = rt_bound(x, plain->outputs[o].name);
-      cr_assert(got, "scan %d has no output %s", seed, plain->outputs[o].name);
-      compare(plain, g, o, tt_tensor_data(got), want[plain->outputs[o].value], 2e-4, seed, skip ? skip : "all passes");
-    }
-  }
-  rt_instance_free(x);
-  rt_program_free(p);
-}
-
 Test(random_scans, are_their_steps, .timeout = 600) {
-  const char *text = getenv("TT_RANDOM_GRAPHS"), *only = getenv("TT_RANDOM_ONLY");
-  int n = text && atoi(text) > 0 ? atoi(text) : 40, compiled = 0;
+  const char *only = getenv("TT_RANDOM_ONLY");
+  int n = random_count(40), compiled = 0;
   tt_error err = {0};
   rt_team *team = rt_team_new(2, &err);
   cr_assert(team, "%s", err.message);
@@ -238,16 +156,12 @@ Test(random_scans, are_their_steps, .timeout = 600) {
     s.r.g->holders = 1;                /* the test has it too */
     for (int gradients = 0; gradients < 2; gradients++) {
       ir_graph *scan = around(&s, (uint64_t)seed, false, gradients), *flat = around(&s, (uint64_t)seed, true, gradients), *a, *b;
-      void **x = evaluated(scan, (uint64_t)seed, &a), **y = evaluated(flat, (uint64_t)seed, &b);
+      void **x = random_evaluated(scan, seed, "scan", &a), **y = random_evaluated(flat, seed, "scan", &b);
       cr_assert_eq(a->n_outputs, b->n_outputs);
-      for (uint32_t o = 0; o < a->n_outputs; o++) compare(a, scan, o, x[a->outputs[o].value], y[b->outputs[o].value], gradients ? 1e-5 : 0, seed, gradients ? "gradients, in the interpreter" : "in the interpreter");
-      in_the_jit(scan, a, x, NULL, seed, team), compiled++;
-      for (const pass_info *p = pass_table; p->name && !gradients; p++) {
-        bool again = false;
-        for (const pass_info *q = pass_table; q < p; q++) again |= strcmp(p->name, q->name) == 0;
-        if (p->optional && !again) in_the_jit(scan, a, x, p->name, seed, team), compiled++;
-      }
-      release(a, x), release(b, y);
+      for (uint32_t o = 0; o < a->n_outputs; o++) random_compare(a, scan, o, x[a->outputs[o].value], y[b->outputs[o].value], gradients ? 1e-5 : 0, seed, "scan", gradients ? "gradients, in the interpreter" : "in the interpreter");
+      random_jit(scan, a, x, NULL, seed, "scan", team), compiled++;
+      if (!gradients) compiled += random_jit_without_each(scan, a, x, seed, "scan", team);
+      random_release(a, x), random_release(b, y);
       ir_graph_free(scan), ir_graph_free(flat);
     }
     ir_graph_free(s.r.g);

@@ -101,13 +101,17 @@ bool cli_precision(const cli_args *a) {
   return cli_choice(a, "dtype", (const char *const[]){"f32", "bf16", NULL}) && cli_choice(a, "matmul-precision", (const char *const[]){"f32", "bf16x6", NULL});
 }
 
-bool cli_target(const cli_args *a) {
-  static const char *const backends[] = {"jit", "interp", NULL};
+bool cli_optimizer(const cli_args *a) {
   const char *optimizers[32];
   int n = 0;
   for (const optim_info *o = optim_table; o->name && n < 31; o++) optimizers[n++] = o->name;
   optimizers[n] = NULL;
-  return cli_precision(a) && cli_choice(a, "backend", backends) && cli_choice(a, "cpu", cg_cpu_names) && cli_choice(a, "optimizer", optimizers) && cli_passes(a, "skip", true);
+  return cli_choice(a, "optimizer", optimizers);
+}
+
+bool cli_target(const cli_args *a) {
+  static const char *const backends[] = {"jit", "interp", NULL};
+  return cli_precision(a) && cli_choice(a, "backend", backends) && cli_choice(a, "cpu", cg_cpu_names) && cli_optimizer(a) && cli_passes(a, "skip", true);
 }
 
 int cli_fail(const tt_error *err) {

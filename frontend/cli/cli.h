@@ -38,6 +38,7 @@ bool cli_bytes(const cli_args *a, const char *option, int64_t *value);     /* "1
 int cli_unknown(const char *what, const char *word, const char *const *names);
 /* Whether the option, if it is given, is one of the names; else cli_unknown has said so. */
 bool cli_choice(const cli_args *a, const char *option, const char *const *names);
+bool cli_optimizer(const cli_args *a);      /* --optimizer is a row of optim.def */
 bool cli_target(const cli_args *a);        /* the same for backend, cpu, optimizer and skip, where the command has them */
 bool cli_precision(const cli_args *a);     /* for --dtype and --matmul-precision */
 bool cli_passes(const cli_args *a, const char *option, bool optional_only);      /* the same for a list of passes */

@@ -13,9 +13,7 @@ const cli_option cli_compile_options[] = {
   {"weights", "FILE", "initial weights (safetensors; default: drawn from --seed)"},
   CLI_NO_EMA,
   {"seed", "N", "of the initial weights (default 1)"},
-  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
-  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
-  {"clip-norm", "X", "scale gradients to this global norm at most"},
+  CLI_UPDATE,
   {"lr", "X", "that the example trains with (default: the model's)"},
   CLI_PRODUCTS, CLI_SKIP, CLI_THREADS, CLI_TIME_PASSES,
   {NULL, NULL, NULL},
@@ -42,19 +40,16 @@ int cli_compile(const cli_args *a) {
   if (a->n_words != 1) return cli_usage(a, "one model");
   const model_info *info = cli_model(a->words[0]);
   if (!info) return 2;
-  const char *folder = cli_get(a, "output", NULL), *cpus[4], *optimizer = cli_get(a, "optimizer", info->optimizer);
+  const char *folder = cli_get(a, "output", NULL), *cpus[4];
   char list[200];
   int n = read_cpus(a, list, sizeof list, cpus, 4);
   int64_t batch, seed, threads;
-  double clip, lr;
+  double lr;
+  cli_update update;
   if (n < 0) return 2;
   if (!folder) return cli_usage(a, "-o DIR is missing");
-  const char *names[32];
-  int n_names = 0;
-  for (const optim_info *o = optim_table; o->name && n_names < 31; o++) names[n_names++] = o->name;
-  names[n_names] = NULL;
-  if (!cli_choice(a, "optimizer", names) || !cli_precision(a) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
-      !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "clip-norm", 0, &clip) || !cli_double(a, "lr", info->lr, &lr)) return 2;
+  if (!cli_update_read(a, info, &update) || !cli_precision(a) || !cli_passes(a, "skip", true) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_int(a, "seed", 1, 0, &seed) ||
+      !cli_int(a, "threads", 0, 0, &threads) || !cli_double(a, "lr", info->lr, &lr)) return 2;
   model_config arg;
   tt_dtype dtype;
   tt_shape shape;
@@ -66,8 +61,8 @@ int cli_compile(const cli_args *a) {
   if (arg.gpt.layers && weighed.classes < arg.classes) return cli_classes(arg.classes, &weighed, &err), cli_fail(&err);
   if (arg.gpt.layers) arg.classes = weighed.classes;
   cli_watch watch = cli_watch_new(a);
-  tt_compile_options o = {.train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                          .clip_norm = clip, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
+  tt_compile_options o = {.train = cli_has(a, "train"), .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .n_threads = (int)threads, .watch = cli_watch_pass, .kernel = cli_watch_kernel, .user = &watch};
+  cli_update_put(&update, &o);
   tt_model *m = tt_model_new(info->function, &arg, &(tt_model_options){.name = info->name, .seed = (uint64_t)seed, .n_threads = (int)threads, .names = info->names, .no_ema = cli_has(a, "no-ema")}, &err);
   if (m && weights) tt_model_load(m, weights, &err);
   if (m && !err.status && tt_model_export(m, dtype, &shape, model_labels(info), &o, cpus, n, lr, folder, &err) == TT_OK)

@@ -14,8 +14,7 @@ const cli_option cli_dump_options[] = {
   {"format", "text|dot|svg", "default text"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
   {"batch-size", "N", "default: the model's"},
-  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
-  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  CLI_UPDATE,
   CLI_BUDGET, CLI_THREADS,
   CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {"output", "FILE", "instead of standard output"},
@@ -41,8 +40,9 @@ int cli_dump(const cli_args *a) {
   if (!info) return 2;
   const char *stage = cli_get(a, "stage", "trace"), *format = cli_get(a, "format", "text"), *output = cli_get(a, "output", NULL);
   bool machine = strcmp(stage, "loops") == 0 || strcmp(stage, "llvm") == 0 || strcmp(stage, "asm") == 0;
+  cli_update update;
   int64_t batch, budget, threads, tokens, capacity;
-  if (!stage_known(a) || !cli_choice(a, "format", (const char *const[]){"text", "dot", "svg", NULL}) || !cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
+  if (!stage_known(a) || !cli_update_read(a, info, &update) || !cli_choice(a, "format", (const char *const[]){"text", "dot", "svg", NULL}) || !cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
       !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "generate", 0, 1, &tokens)) return 2;
   if (machine && strcmp(format, "text") != 0) return cli_usage(a, "loops, llvm and asm are text only");
   if (tokens && (!info->context || info->masked > 0)) return cli_usage(a, "the model makes no text; gpt and gpt2 do");
@@ -57,9 +57,8 @@ int cli_dump(const cli_args *a) {
   ir_graph *g = NULL, *out = NULL;
   char *text = NULL;
   if (m && (tokens ? model_trace_rows(m, tokens, &g, &capacity, &err) : tt_model_trace(m, dtype, &shape, model_labels(info), cli_has(a, "train"), &g, &err)) == TT_OK) {
-    const char *optimizer = cli_get(a, "optimizer", info->optimizer);
-    tt_compile_options o = {.cpu = cli_get(a, "cpu", NULL), .train = cli_has(a, "train"), .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                            .n_threads = (int)threads, .memory_budget = budget, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .tuned = cli_get(a, "tuned", NULL), .watch = cli_watch_pass, .warn = warn, .user = &watch};
+    tt_compile_options o = {.cpu = cli_get(a, "cpu", NULL), .train = cli_has(a, "train"), .n_threads = (int)threads, .memory_budget = budget, .skip = cli_get(a, "skip", NULL), .products = cli_products(a), .tuned = cli_get(a, "tuned", NULL), .watch = cli_watch_pass, .warn = warn, .user = &watch};
+    cli_update_put(&update, &o);
     const ir_graph *shown = g;
     if (strcmp(stage, "trace") != 0 && compile_scheduled(g, &o, machine ? NULL : stage, &out, &err) == TT_OK) shown = out;
     if (!err.status) {

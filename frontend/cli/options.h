@@ -12,6 +12,13 @@
 #define CLI_PRODUCTS \
   {"dtype", "f32|bf16", "bf16: mixed precision, products of operands rounded to bf16; sums and weights stay f32"}, \
   {"matmul-precision", "f32|bf16x6", "bf16x6: f32 products as six bf16 ones each, as exact; for CPUs with AMX"}
+#define CLI_MUON_GROUPS "ndim!=2: adamw lr_scale=0.1"
+#define CLI_UPDATE \
+  {"optimizer", "NAME", "a row of passes/optim.def: sgd, adam, adamw ... (default: the model's)"}, \
+  {"hyper", "\"k=v, ...\"", "its hyperparameters, such as \"momentum=0.9, weight_decay=5e-4\""}, \
+  {"groups", "\"P: NAME k=v; ...\"", "parameters with an optimizer of their own, or frozen: \"ndim<2: adamw lr_scale=0.1; fc1: frozen\" (default of muon: " CLI_MUON_GROUPS ")"}, \
+  {"no-decay-norm-bias", NULL, "no weight decay of biases and norms"}, \
+  {"clip-norm", "X", "scale gradients to this global norm at most"}
 #define CLI_SKIP {"skip", "a,b", "optional passes left out"}
 #define CLI_NO_EMA {"no-ema", NULL, "of a checkpoint trained with --ema the weights themselves, not their running means"}
 #define CLI_BUDGET {"memory-budget", "BYTES", "the most that the step may need, such as 50MiB: values are computed again instead of kept"}
@@ -38,8 +45,9 @@ void cli_warnings(const tt_model *m);       /* printed on stderr */
 /* metrics.c: what --metrics names, NULL when it is not given; false: err. What was measured as a table, where there is one. */
 bool cli_metrics(const cli_args *a, tt_metrics **m, tt_error *err);
 void cli_print_metrics(const tt_metrics *m, const cli_data *data);
-/* groups.c: the groups of --groups, in text, which outlives them; what they leave over when the optimizer is muon, and --groups is not given. false: it has been said what is wrong. */
-#define CLI_MUON_GROUPS "ndim!=2: adamw lr_scale=0.1"
-bool cli_groups(const cli_args *a, const char *optimizer, tt_param_group groups[8], char *text, size_t size);
+/* update.c: what CLI_UPDATE's options say, texts of which stay in it. false: it has been said what is wrong. */
+typedef struct { const char *optimizer, *hyper; double clip_norm; bool no_decay_norm_bias; tt_param_group groups[8]; char text[1000]; } cli_update;
+bool cli_update_read(const cli_args *a, const model_info *info, cli_update *u);
+void cli_update_put(const cli_update *u, tt_compile_options *o);
 
 #endif

@@ -19,8 +19,7 @@ const cli_option cli_plan_options[] = {
   {"infer", NULL, "prediction"},
   {"batch-size", "N", "default: the model's"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
-  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
-  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  CLI_UPDATE,
   {"accumulate", "N", "with the sums of N batches' gradients (default 1)"},
   CLI_BUDGET, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP,
   {"svg", "FILE", "the arena as a picture: kernels to the right, offsets upward"},
@@ -234,17 +233,17 @@ int cli_plan(const cli_args *a) {
   if (!info) return 2;
   if (cli_has(a, "train") && cli_has(a, "infer")) return cli_usage(a, "--train or --infer, not both");
   bool train = !cli_has(a, "infer");
+  cli_update update;
   int64_t batch, before = status_bytes("VmRSS"), budget, accumulate;
-  if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "accumulate", 1, 1, &accumulate)) return 2;
+  if (!cli_target(a) || !cli_update_read(a, info, &update) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_bytes(a, "memory-budget", &budget) || !cli_int(a, "accumulate", 1, 1, &accumulate)) return 2;
   model_config arg;
   tt_shape shape;
   const char *svg = cli_get(a, "svg", NULL);
   tt_dtype dtype;
   if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
-  const char *optimizer = cli_get(a, "optimizer", info->optimizer);
   keeper kept = {0};
-  tt_compile_options o = {.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-                          .accumulate = train ? (int)accumulate : 0, .memory_budget = budget, .watch = keep_placed, .user = &kept};
+  tt_compile_options o = {.train = train, .accumulate = train ? (int)accumulate : 0, .memory_budget = budget, .watch = keep_placed, .user = &kept};
+  cli_update_put(&update, &o);
   tt_model *m = cli_model_new(a, info, &arg, &err);
   if (!m && !err.status) return 2;
   rt_program *program = NULL;

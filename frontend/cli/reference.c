@@ -409,11 +409,10 @@ static family_row *family_of(family_row *rows, int *n, const char *name) {
 }
 
 static void judge(const char *folder, const char *file, const char *cpu, rt_team *team, family_row *rows, int *n_rows, reference_tally *tally) {
-  char path[4096];
-  snprintf(path, sizeof path, "%s/%s", folder, file);
+  char path[RT_PATH];
   tt_error err = {0};
   job j = {.name = file, .team = team, .err = &err};
-  j.file = tt_safetensors_open(path, &err);
+  if (rt_path(path, folder, file, &err) == TT_OK) j.file = tt_safetensors_open(path, &err);
   const char *kind = j.file ? tt_safetensors_metadata(j.file, "kind") : NULL, *attrs = j.file ? tt_safetensors_metadata(j.file, "attrs") : NULL;
   j.op = j.file ? tt_safetensors_metadata(j.file, "op") : NULL;
   int result = 0;

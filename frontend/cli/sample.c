@@ -81,8 +81,8 @@ int cli_sample(const cli_args *a) {
   if (!cli_target(a) || !cli_int(a, "count", 64, 1, &count) || !cli_int(a, "seed", 1, 0, &seed)) return 2;
   if (count > MOST) return cli_usage(a, "--count wants at most 4096");
   const char *out = cli_get(a, "out", "samples.png");
-  char path[4096];
-  if (snprintf(path, sizeof path, "%s/checkpoint.safetensors", cli_get(a, "checkpoint", NULL)) >= (int)sizeof path) return cli_usage(a, "the name of --checkpoint is too long");
+  char path[RT_PATH];
+  if (rt_path(path, cli_get(a, "checkpoint", NULL), "checkpoint.safetensors", &err) != TT_OK) return cli_fail(&err);
   cli_data data;
   if (!cli_data_open(a, info, false, &data, &err)) return cli_fail(&err);
   const tt_dataset *d = data.test;

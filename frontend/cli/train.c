@@ -23,12 +23,8 @@ const cli_option cli_train_options[] = {
   {"gamma", "X", "of --schedule step and multistep: factor of a cut (default 0.1), and of plateau; of exponential: of each step"},
   {"patience", "N", "of --schedule plateau: epochs without a lower test loss before a cut (default 10)"},
   {"power", "X", "of --schedule polynomial (default 1)"},
-  {"optimizer", "NAME", "a row of passes/optim.def: sgd, adam, adamw ... (default: the model's)"},
-  {"hyper", "\"k=v, ...\"", "its hyperparameters, such as \"momentum=0.9, weight_decay=5e-4\""},
-  {"groups", "\"P: NAME k=v; ...\"", "parameters with an optimizer of their own, or frozen: \"ndim<2: adamw lr_scale=0.1; fc1: frozen\" (default of muon: " CLI_MUON_GROUPS ")"},
-  {"no-decay-norm-bias", NULL, "no weight decay of biases and norms"},
+  CLI_UPDATE,
   {"ema", "X", "running means of the weights, of decay X, such as 0.999: they are tested and saved"},
-  {"clip-norm", "X", "scale gradients to this global norm at most"},
   {"accumulate", "N", "batches of one update: as if the batch were N times as large (default 1)"},
   CLI_BUDGET,
   {"augment", "NAME[=X],...", "some of crop=4 (window of the image padded by so much), flip, jitter=0.4 (colours), cutout=8, mixup=0.2, cutmix=1"},
@@ -143,21 +139,20 @@ int cli_train(const cli_args *a) {
   if (!info) return 2;
   if (!cli_has(a, "data") && !info->demo) return cli_usage(a, "--data is missing");
   int64_t epochs, max_steps, batch, warmup, step_size, restart_factor, milestones[TT_MILESTONES] = {0}, every, seed, budget, accumulate, patience;
-  double lr, gamma, power, clip, ema;
-  tt_param_group groups[8] = {0};
-  char groups_text[1000];
+  double lr, gamma, power, ema;
+  cli_update update;
   const char *schedules[32] = {0};
   for (int i = 0; i < 31 && (schedules[i] = tt_schedule_name(i)); i++) {}
   if (!cli_target(a) || !cli_choice(a, "schedule", schedules) || !cli_int(a, "restart-factor", 1, 1, &restart_factor) || !cli_double(a, "power", 1, &power) || !read_milestones(a, milestones) || !cli_int(a, "epochs", 10, 1, &epochs) || !cli_int(a, "max-steps", 0, 0, &max_steps) || !cli_int(a, "batch-size", info->batch, 1, &batch) ||
       !cli_int(a, "warmup", 0, 0, &warmup) || !cli_int(a, "step-size", 1000, 1, &step_size) ||
       !cli_int(a, "checkpoint-every", 0, 0, &every) || !cli_int(a, "seed", 1, 0, &seed) || !cli_double(a, "lr", info->lr, &lr) ||
-      !cli_double(a, "gamma", 0.1, &gamma) || !cli_double(a, "clip-norm", 0, &clip) || !cli_bytes(a, "memory-budget", &budget) ||
+      !cli_double(a, "gamma", 0.1, &gamma) || !cli_bytes(a, "memory-budget", &budget) ||
       !cli_int(a, "accumulate", 1, 1, &accumulate) || !cli_int(a, "patience", 10, 0, &patience) || !cli_double(a, "ema", 0, &ema) ||
-      !cli_groups(a, cli_get(a, "optimizer", info->optimizer), groups, groups_text, sizeof groups_text)) return 2;
-  const char *schedule = cli_get(a, "schedule", info->schedule), *optimizer = cli_get(a, "optimizer", info->optimizer);
+      !cli_update_read(a, info, &update)) return 2;
+  const char *schedule = cli_get(a, "schedule", info->schedule);
   const char *save = cli_get(a, "save", NULL);
   if (lr <= 0) return cli_usage(a, "--lr wants a number above 0");
-  if (clip < 0 || gamma < 0) return cli_usage(a, "--clip-norm and --gamma want numbers of at least 0");
+  if (gamma < 0) return cli_usage(a, "--gamma wants a number of at least 0");
   if (!strcmp(schedule, "exponential") && !cli_has(a, "gamma")) return cli_usage(a, "--schedule exponential wants --gamma, the factor of each step, such as 0.9995");
   if (ema < 0 || ema >= 1) return cli_usage(a, "--ema wants a number from 0 to below 1");
   if (power <= 0) return cli_usage(a, "--power wants a number above 0");
@@ -184,11 +179,11 @@ int cli_train(const cli_args *a) {
     cli_watch watch = cli_watch_new(a);
     tt_train_options o = {
       .train = data.train, .test = data.test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
-      .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
-      .no_decay_norm_bias = cli_has(a, "no-decay-norm-bias"), .ema = ema, .patience = patience, .clip_norm = clip, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .metrics = metrics, .log = cli_get(a, "log", NULL),
+      .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = update.optimizer, .hyper = update.hyper,
+      .no_decay_norm_bias = update.no_decay_norm_bias, .ema = ema, .patience = patience, .clip_norm = update.clip_norm, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .metrics = metrics, .log = cli_get(a, "log", NULL),
       .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
       .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = watch.times ? cli_watch_pass : NULL, .kernel = cli_watch_kernel, .user = &watch};
-    memcpy(o.groups, groups, sizeof groups);
+    memcpy(o.groups, update.groups, sizeof o.groups);
     memcpy(o.milestones, milestones, sizeof milestones);
     tt_status status = tt_train(m, &o, &result, &err);
     sigaction(SIGINT, &before, NULL);

@@ -20,8 +20,7 @@ const cli_option cli_tune_options[] = {
   {"train", NULL, "the training step, not the evaluation"},
   {"batch-size", "N", "default: the model's"},
   {"data", "SET:DIR", "takes image size and classes from a data set (default: the model's)"},
-  {"optimizer", "NAME", "a row of passes/optim.def (default: the model's)"},
-  {"hyper", "\"k=v, ...\"", "its hyperparameters"},
+  CLI_UPDATE,
   CLI_THREADS, CLI_CPU, CLI_SKIP,
   {"keys", NULL, "only lists the kernels, with the keys by which plans are found"},
   {"out", "FILE", "where plans are kept, beside those that are there (default: the file that every compilation reads)"},
@@ -333,7 +332,8 @@ int cli_tune(const cli_args *a) {
   if (!info) return 2;
   int64_t batch;
   double minutes;
-  if (!cli_target(a) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_double(a, "minutes", 5, &minutes)) return 2;
+  cli_update update;
+  if (!cli_target(a) || !cli_update_read(a, info, &update) || !cli_int(a, "batch-size", info->batch, 1, &batch) || !cli_double(a, "minutes", 5, &minutes)) return 2;
   if (minutes <= 0) return cli_usage(a, "--minutes must be more than 0");
   model_config arg;
   tt_dtype dtype;
@@ -341,12 +341,17 @@ int cli_tune(const cli_args *a) {
   if (!cli_input(a, info, batch, &arg, &dtype, &shape, &err)) return cli_fail(&err);
   bool train = cli_has(a, "train");
   char path[4096], cpu[64];
-  const char *optimizer = cli_get(a, "optimizer", info->optimizer), *out = cli_get(a, "out", NULL);
+  const char *out = cli_get(a, "out", NULL);
   tuner u = {.err = &err, .cpu_name = cli_get(a, "cpu", NULL)};
   if (cg_cpu_get(u.cpu_name, &u.cpu, &err)) return cli_fail(&err);
   if (!out && !(out = tuned_default(path, sizeof path))) return cli_usage(a, "there is no home folder: say where plans are kept with --out");
-  u.passes = (pass_options){.train = train, .optimizer = optimizer, .hyper = cli_get(a, "hyper", strcmp(optimizer, info->optimizer) == 0 ? info->hyper : NULL),
+  u.passes = (pass_options){.train = train, .optimizer = update.optimizer, .hyper = update.hyper, .clip_norm = update.clip_norm, .no_decay_norm_bias = update.no_decay_norm_bias,
                             .vector_bytes = u.cpu.vector_bytes, .n_registers = u.cpu.n_registers, .skip = cli_get(a, "skip", NULL)};
+  for (int i = 0; i < 8 && update.groups[i].pattern; i++, u.passes.n_groups++) {
+    u.passes.groups[i].pattern = update.groups[i].pattern;
+    u.passes.groups[i].optimizer = update.groups[i].optimizer;
+    u.passes.groups[i].hyper = update.groups[i].hyper;
+  }
   pass_tunings *keep = pass_tunings_new(cg_cpu_text(&u.cpu, cpu, sizeof cpu));
   tt_model *m = keep ? cli_model_new(a, info, &arg, &err) : NULL;
   if (keep && !m && !err.status) return pass_tunings_free(keep), 2;

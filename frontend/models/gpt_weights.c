@@ -52,9 +52,10 @@ static int64_t layers_of(const tt_safetensors *f) {
 /* config.json beside the file, where there is one: the heads, and that nothing else is asked for than what this model computes. */
 static tt_status read_config(const char *path, int64_t *heads, tt_error *err) {
   const char *slash = strrchr(path, '/'), *const gelus[] = {"gelu_new", "gelu_pytorch_tanh"};
-  char beside[4096];
-  int n = snprintf(beside, sizeof beside, "%.*sconfig.json", slash ? (int)(slash - path + 1) : 0, path);
-  FILE *f = n < (int)sizeof beside ? fopen(beside, "rb") : NULL;
+  char beside[RT_PATH];
+  if (snprintf(beside, sizeof beside, "%.*sconfig.json", slash ? (int)(slash - path + 1) : 0, path) >= RT_PATH)
+    return tt_fail(err, TT_INVALID, "error: the path of config.json is too long\n  at %.200s...\n  fix: use a folder with a shorter path", path);
+  FILE *f = fopen(beside, "rb");
   if (!f) return TT_OK;
   json_error_t where;
   json_t *config = json_loadf(f, JSON_REJECT_DUPLICATES, &where), *v;
