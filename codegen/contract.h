@@ -56,7 +56,7 @@ typedef struct {
   int panel_buffer, stage_buffer, rows_buffer;
   bool dots;                                                /* no register tiles: every result a dot product */
   bool weights, pairs;                                      /* nothing of this: weights.c, contract_bf16.c */
-  int64_t per_task;                                         /* of dot products: numbers of `batch`, each for all of the few `rows` */
+  int64_t places, per_task;                                 /* of dot products: equal parts of the numbers of `batch`, and how many of each a task has, for all of the few `rows` */
 } contraction;
 
 /* contract.c */

@@ -572,22 +572,38 @@ static void epilogue(contraction *c, lp_cursor *at_cursor, tile_place place) {
   store_results(c, &lanes, place.at, lp_load(k, c->stage_buffer, stage_index(c, &place, r, lane), 0, 0));
 }
 
-/* Every result a dot product along the innermost summed axis. A task has `per_task` rows of the vectorized operand for each of few rows of the other, and reads them from DOT_PLACES
- * places at once, a quarter of the task apart: memory brings several streams sooner than one (measured on Zen 3: 1.3 times on one thread, 1.1 on two), and each number of the other
- * operand is loaded once for all of them. A costly epilogue goes over the task's results in vectors. */
+/* Rows of the vectorized operand, and the axes at one of them and number m of the few rows of the other. */
+static int64_t dot_rows(const contraction *c) {
+  int64_t n = 1;
+  for (int i = 0; i < c->n_batch; i++) n *= c->axes[c->batch[i]].extent;
+  return n;
+}
+static void dot_place(contraction *c, lp_ref row, int64_t m, lp_ref *at) {
+  con_unflatten(c, c->batch, c->n_batch, row, at);
+  con_unflatten(c, c->rows, c->n_rows, lp_int(c->lx->k, m), at);
+}
+
+/* Every result a dot product along the innermost summed axis. The rows of the vectorized operand are cut into c->places equal parts, and a task has `per_task` rows of each: it reads
+ * them from all the parts at once, and the next task goes on where it ends. Memory brings several streams sooner than one (measured on Zen 3: 1.3 times on one thread, 1.1 on two),
+ * and each number of the other operand is loaded once for all of them. A costly epilogue goes over the task's results in vectors. */
 void con_dot_products(contraction *c) {
   lp_kernel *k = c->lx->k;
-  lp_ref at[MAX_AXES], value[DOT_PLACES];
+  lp_ref at[MAX_AXES], value[DOT_PLACES], inside_of[DOT_PLACES];
   lp_cursor body = c->body, inside;
-  int64_t all = 1, places = c->per_task % DOT_PLACES ? 1 : DOT_PLACES, apart = c->per_task / places;
-  for (int i = 0; i < c->n_batch; i++) all *= c->axes[c->batch[i]].extent;
-  bool whole = all % c->per_task == 0, staged = c->stage_buffer >= 0;
+  int64_t all = dot_rows(c), part = (all + c->places - 1) / c->places;
+  bool even = part % c->per_task == 0, whole = even && all % c->places == 0, staged = c->stage_buffer >= 0;
   lp_ref first = lp_mul(k, c->task, c->per_task);
   for (int i = 0; i < c->n_axes; i++) at[i] = lp_int(k, 0);
-  int var = lp_var_add(k, "i", apart), acc = lp_local_add(k, "acc", c->acc_type, (int)(places * c->n_rows_all));
-  lp_for(k, &body, var, 0, apart, 0, &inside);
-  for (int64_t j = 0; j < places; j++) {
-    value[j] = lp_add(k, first, lp_add(k, lp_var(k, var), lp_int(k, j * apart)));
+  int var = lp_var_add(k, "i", c->per_task), acc = lp_local_add(k, "acc", c->acc_type, (int)(c->places * c->n_rows_all));
+  lp_for(k, &body, var, 0, c->per_task, 0, &inside);
+  if (!even) {
+    lp_stmt *s = lp_append(k, &inside, LS_IF);
+    s->guard = lp_op(k, IR_lt, TT_BOOL, lp_add(k, first, lp_var(k, var)), lp_int(k, part), 0);
+    inside.tail = &s->body;
+  }
+  for (int64_t j = 0; j < c->places; j++) {
+    value[j] = lp_add(k, lp_int(k, j * part), lp_add(k, first, lp_var(k, var)));
+    inside_of[j] = whole ? 0 : lp_op(k, IR_lt, TT_BOOL, value[j], lp_int(k, all), 0);
     if (!whole) value[j] = lp_op(k, IR_min, TT_I64, value[j], lp_int(k, all - 1), 0);
   }
   lp_stmt *s = lp_append(k, &inside, LS_LOCAL);
@@ -599,64 +615,63 @@ void con_dot_products(contraction *c) {
     lp_for(k, &sum, kv, 0, extent, i == c->n_sum - 1 ? (int)c->lanes : 0, &sum);
     at[c->sum[i]] = lp_var(k, kv);
   }
-  for (int64_t j = 0; j < places; j++)
+  for (int64_t j = 0; j < c->places; j++)
     for (int64_t m = 0; m < c->n_rows_all; m++) {
-      con_unflatten(c, c->batch, c->n_batch, value[j], at);
-      con_unflatten(c, c->rows, c->n_rows, lp_int(k, m), at);
+      dot_place(c, value[j], m, at);
       s = lp_append(k, &sum, LS_REDUCE);
       s->local = acc, s->index = lp_int(k, j * c->n_rows_all + m), s->op = IR_add;
       s->value = lp_op(k, IR_mul, c->acc_type, as_acc(c, con_operand(c, c->lx, A, at)), as_acc(c, con_operand(c, c->lx, B, at)), 0);
     }
   while (*inside.tail) inside.tail = &(*inside.tail)->next;
-  for (int64_t j = 0; j < places; j++) {
+  for (int64_t j = 0; j < c->places; j++) {
     lp_cursor to = inside;
-    if (!whole) {
+    if (inside_of[j]) {
       s = lp_append(k, &inside, LS_IF);
-      s->guard = lp_op(k, IR_lt, TT_BOOL, lp_add(k, first, lp_add(k, lp_var(k, var), lp_int(k, j * apart))), lp_int(k, all), 0);
+      s->guard = inside_of[j];
       to.tail = &s->body;
     }
     for (int64_t m = 0; m < c->n_rows_all; m++) {
-      lp_ref sum_of = lp_get(k, acc, lp_int(k, j * c->n_rows_all + m));
-      con_unflatten(c, c->batch, c->n_batch, value[j], at);
-      con_unflatten(c, c->rows, c->n_rows, lp_int(k, m), at);
-      if (!staged) store_results(c, &to, at, sum_of);
+      int64_t number = j * c->n_rows_all + m;
+      dot_place(c, value[j], m, at);
+      if (!staged) store_results(c, &to, at, lp_get(k, acc, lp_int(k, number)));
       else {
         s = lp_append(k, &to, LS_STORE);
-        s->buffer = c->stage_buffer, s->index = lp_add(k, lp_var(k, var), lp_int(k, m * c->per_task + j * apart)), s->value = sum_of;
+        s->buffer = c->stage_buffer, s->index = lp_add(k, lp_var(k, var), lp_int(k, number * c->per_task)), s->value = lp_get(k, acc, lp_int(k, number));
       }
     }
     while (*inside.tail) inside.tail = &(*inside.tail)->next;
   }
   for (int64_t m = 0; staged && m < c->n_rows_all; m++) {
     while (*body.tail) body.tail = &(*body.tail)->next;
-    int lane = lp_var_add(k, "l", c->per_task);
-    lp_for(k, &body, lane, 0, c->per_task, (int)c->lanes, &inside);
-    con_unflatten(c, c->batch, c->n_batch, lp_add(k, first, lp_var(k, lane)), at);
-    con_unflatten(c, c->rows, c->n_rows, lp_int(k, m), at);
-    store_results(c, &inside, at, lp_load(k, c->stage_buffer, lp_add(k, lp_var(k, lane), lp_int(k, m * c->per_task)), 0, 0));
+    int place = lp_var_add(k, "p", c->places), lane = lp_var_add(k, "l", c->per_task);
+    lp_for(k, &body, place, 0, c->places, 0, &inside);
+    lp_for(k, &inside, lane, 0, c->per_task, (int)c->lanes, &inside);
+    dot_place(c, lp_add(k, lp_mul(k, lp_var(k, place), part), lp_add(k, first, lp_var(k, lane))), m, at);
+    store_results(c, &inside, at, lp_load(k, c->stage_buffer, lp_add(k, lp_var(k, lane), lp_mul(k, lp_add(k, lp_mul(k, lp_var(k, place), c->n_rows_all), lp_int(k, m)), c->per_task)), 0, 0));
   }
 }
 
-/* Rows of a task: enough numbers to be worth it, and more where there are tasks for many threads yet; a divisor where there is one near. */
-static void choose_dots(contraction *c, int64_t all, int64_t steps) {
-  enum { LEAST = 16384, MOST = 65536, MANY = 16 };
-  int64_t n = 1;
-  while (n * steps < LEAST && n < all) n *= 2;
-  while (n * steps < MOST && 2 * n * MANY <= all) n *= 2;
-  if (n >= DOT_PLACES || all >= 2 * DOT_PLACES) n = (n + DOT_PLACES - 1) / DOT_PLACES * DOT_PLACES;
-  for (int64_t d = n; d <= 2 * n; d += DOT_PLACES)
-    if (all % d == 0) { n = d; break; }
-  c->per_task = n < all ? n : all;
-  c->n_tasks = (all + c->per_task - 1) / c->per_task;
+/* Enough numbers for a task, and of its results whole lines where there are many; a divisor where there is one near. */
+static void choose_dots(contraction *c, int64_t steps) {
+  enum { LEAST = 16384, LINE = 16 };
+  int64_t all = dot_rows(c), part, n = 1, by;
   int axes = 0;
+  c->places = all >= 2 * DOT_PLACES ? DOT_PLACES : 1;
+  part = (all + c->places - 1) / c->places, by = part >= 4 * LINE ? LINE : 1;
+  while (n * c->places * steps < LEAST && n < part) n *= 2;
+  n = (n + by - 1) / by * by;
+  for (int64_t d = n; d <= 2 * n; d += by)
+    if (part % d == 0) { n = d; break; }
+  c->per_task = n < part ? n : part;
+  c->n_tasks = (part + c->per_task - 1) / c->per_task;
   for (int i = 0; i < c->n_batch; i++) axes += c->axes[c->batch[i]].extent > 1;
-  c->stage_buffer = con_costly(c->g, c->lx->region) && axes == 1 && all % c->per_task == 0 && c->per_task > 1 ? lp_buffer_add(c->lx->k, "stage", c->acc_type, c->per_task * c->n_rows_all, true, true) : -1;
+  bool staged = con_costly(c->g, c->lx->region) && axes == 1 && all % c->places == 0 && part % c->per_task == 0 && c->per_task > 1;
+  c->stage_buffer = staged ? lp_buffer_add(c->lx->k, "stage", c->acc_type, c->places * c->per_task * c->n_rows_all, true, true) : -1;
 }
 
 void con_count_tasks(contraction *c) {
-  int64_t batches = 1;
-  for (int i = 0; i < c->n_batch; i++) batches *= c->axes[c->batch[i]].extent;
-  if (c->dots) choose_dots(c, batches, sum_extent(c, 0));
+  int64_t batches = dot_rows(c);
+  if (c->dots) choose_dots(c, sum_extent(c, 0));
   else c->n_tasks = batches * c->n_chunks * c->n_groups;
 }
 

@@ -47,6 +47,25 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
 
 /* Reads, or copies, bytes (a multiple of 8 vectors) of memory. */
 #define AHEAD 1024                                       /* bytes between what is read and what is asked for */
+/* Reads four places at once. ask(p): for a line that is needed soon. */
+#define READ_PLACES(NAME, TARGET, V, LOAD, OR, ask)                                                                       \
+  __attribute__((target(TARGET))) static double NAME(const void *data, void *to, size_t bytes, int64_t rounds) {          \
+    const V *x = data;                                                                                                    \
+    size_t quarter = bytes / sizeof(V) / 4 / 2 * 2;                                                                       \
+    V s0 = LOAD(x), s1 = s0, s2 = s0, s3 = s0;                                                                            \
+    for (int64_t r = 0; r < rounds; r++) {                                                                                \
+      for (size_t i = 0; i < quarter; i += 2) {                                                                           \
+        const V *a = x + i, *b = a + quarter, *c = b + quarter, *d = c + quarter;                                         \
+        ask(a); ask(b); ask(c); ask(d);                                                                                   \
+        s0 = OR(OR(s0, LOAD(a)), LOAD(a + 1)); s1 = OR(OR(s1, LOAD(b)), LOAD(b + 1));                                     \
+        s2 = OR(OR(s2, LOAD(c)), LOAD(c + 1)); s3 = OR(OR(s3, LOAD(d)), LOAD(d + 1));                                     \
+      }                                                                                                                   \
+      for (size_t i = 4 * quarter; i < bytes / sizeof(V); i++) s0 = OR(s0, LOAD(x + i));                                  \
+    }                                                                                                                     \
+    return kept(OR(OR(s0, s1), OR(s2, s3)));                                                                              \
+  }
+#define ASK(p) _mm_prefetch((const char *)(p) + AHEAD, _MM_HINT_T0)
+#define ASK_NOTHING(p) (void)(p)
 #define MEMORY_LOOPS(BITS, TARGET, V, LOAD, STORE, STREAM, OR)                                                                    \
   __attribute__((target(TARGET))) static double read_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {   \
     const V *x = data;                                                                                                    \
@@ -58,22 +77,8 @@ typedef double loop(const void *data, void *to, size_t bytes, int64_t rounds);
       }                                                                                                                   \
     return kept(OR(OR(s0, s1), OR(s2, s3)));                                                                              \
   }                                                                                                                       \
-  __attribute__((target(TARGET))) static double fetch_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {  \
-    const V *x = data;                                   /* four places at once, and lines asked for ahead */             \
-    size_t quarter = bytes / sizeof(V) / 4 / 2 * 2;                                                                       \
-    V s0 = LOAD(x), s1 = s0, s2 = s0, s3 = s0;                                                                            \
-    for (int64_t r = 0; r < rounds; r++) {                                                                                \
-      for (size_t i = 0; i < quarter; i += 2) {                                                                           \
-        const V *a = x + i, *b = a + quarter, *c = b + quarter, *d = c + quarter;                                         \
-        _mm_prefetch((const char *)a + AHEAD, _MM_HINT_T0); _mm_prefetch((const char *)b + AHEAD, _MM_HINT_T0);           \
-        _mm_prefetch((const char *)c + AHEAD, _MM_HINT_T0); _mm_prefetch((const char *)d + AHEAD, _MM_HINT_T0);           \
-        s0 = OR(OR(s0, LOAD(a)), LOAD(a + 1)); s1 = OR(OR(s1, LOAD(b)), LOAD(b + 1));                                     \
-        s2 = OR(OR(s2, LOAD(c)), LOAD(c + 1)); s3 = OR(OR(s3, LOAD(d)), LOAD(d + 1));                                     \
-      }                                                                                                                   \
-      for (size_t i = 4 * quarter; i < bytes / sizeof(V); i++) s0 = OR(s0, LOAD(x + i));                                  \
-    }                                                                                                                     \
-    return kept(OR(OR(s0, s1), OR(s2, s3)));                                                                              \
-  }                                                                                                                       \
+  READ_PLACES(fetch_##BITS, TARGET, V, LOAD, OR, ASK)                                                                     \
+  READ_PLACES(places_##BITS, TARGET, V, LOAD, OR, ASK_NOTHING)                                                            \
   __attribute__((target(TARGET))) static double copy_##BITS(const void *data, void *to, size_t bytes, int64_t rounds) {   \
     const V *x = data;                                                                                                    \
     V *y = to;                                                                                                            \
@@ -131,12 +136,12 @@ MEMORY_LOOPS(512, "avx512f", __m512i, _mm512_load_si512, _mm512_store_si512, _mm
 MEMORY_LOOPS(256, "avx2", __m256i, _mm256_load_si256, _mm256_store_si256, _mm256_stream_si256, _mm256_or_si256)
 MEMORY_LOOPS(128, "sse2", __m128i, _mm_load_si128, _mm_store_si128, _mm_stream_si128, _mm_or_si128)
 
-typedef struct { const char *name; loop *f32, *f64, *read, *fetch, *copy, *stream, *spread; } level;
+typedef struct { const char *name; loop *f32, *f64, *read, *fetch, *places, *copy, *stream, *spread; } level;
 /* Of at most so many bytes; 0: the widest there are. */
 static level choose(size_t widest) {
-  if ((widest == 0 || widest >= 64) && __builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, fetch_512, copy_512, stream_512, spread_512};
-  if ((widest == 0 || widest >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, fetch_256, copy_256, stream_256, spread_256};
-  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, fetch_128, copy_128, stream_128, spread_128};
+  if ((widest == 0 || widest >= 64) && __builtin_cpu_supports("avx512f")) return (level){"512-bit FMA", f32_512, f64_512, read_512, fetch_512, places_512, copy_512, stream_512, spread_512};
+  if ((widest == 0 || widest >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (level){"256-bit FMA", f32_256, f64_256, read_256, fetch_256, places_256, copy_256, stream_256, spread_256};
+  return (level){"128-bit multiply, then add", f32_128, f64_128, read_128, fetch_128, places_128, copy_128, stream_128, spread_128};
 }
 
 /* A loop run by some threads, each on memory of its own. */
@@ -210,7 +215,7 @@ rt_meter *rt_meter_new(rt_meter_kind kind, size_t bytes, rt_team *team, tt_error
     m->team = team;
     m->loops[0] = kind == RT_METER_FMA ? l.f32 : kind == RT_METER_READ ? l.read : l.copy;
     m->loops[1] = kind == RT_METER_COPY ? l.stream : kind == RT_METER_READ ? l.fetch : NULL;
-    m->loops[2] = kind == RT_METER_COPY ? copy_libc : NULL;
+    m->loops[2] = kind == RT_METER_COPY ? copy_libc : kind == RT_METER_READ ? l.places : NULL;
     m->loops[3] = kind == RT_METER_COPY ? l.spread : NULL;
     m->per_round = (double)n * (kind == RT_METER_FMA ? 2.0 * L1_BYTES / sizeof(float) : (double)own * (kind == RT_METER_COPY ? 2 : 1));
     return m;

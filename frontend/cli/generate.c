@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "options.h"
 
@@ -15,6 +16,7 @@ const cli_option cli_generate_options[] = {
   {"top-k", "N", "only the N likeliest tokens (default: all)"},
   {"top-p", "X", "only the likeliest tokens whose probabilities reach X (default 1: all)"},
   {"seed", "N", "of the random choice (default 1)"},
+  {"time", NULL, "on stderr, at the end: how many tokens a second, of the prompt and new ones"},
   CLI_NO_EMA, CLI_BACKEND, CLI_THREADS, CLI_CPU, CLI_PRODUCTS, CLI_SKIP, CLI_TUNED,
   {NULL, NULL, NULL},
 };
@@ -22,9 +24,19 @@ const cli_option cli_generate_options[] = {
 static volatile sig_atomic_t interrupted;
 static void on_interrupt(int signal_number) { interrupted = 1; }
 
+typedef struct { tt_tokenizer *tokenizer; double begin, first, last; int64_t made; } progress;      /* seconds */
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static bool print_token(void *user, int32_t id) {
+  progress *p = user;
   size_t bytes;
-  const char *text = tt_tokenizer_token(user, id, &bytes);
+  const char *text = tt_tokenizer_token(p->tokenizer, id, &bytes);
+  p->last = now();
+  if (!p->made++) p->first = p->last;
   fwrite(text, 1, bytes, stdout);
   return fflush(stdout) == 0 && !interrupted;
 }
@@ -39,8 +51,12 @@ static tt_status generate(const cli_args *a, const char *path, tt_model *m, tt_t
   if (g && n <= tt_generator_capacity(g)) fputs(prompt, stdout), fflush(stdout);
   struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before;
   sigaction(SIGINT, &action, &before);
-  o->token = print_token, o->user = tokenizer;
+  progress p = {.tokenizer = tokenizer, .begin = now()};
+  o->token = print_token, o->user = &p;
   if (g && (status = tt_generate(g, ids, n, o, NULL, err)) == TT_OK) putchar('\n');
+  fflush(stdout);
+  if (cli_has(a, "time") && p.made) fprintf(stderr, "prompt: %lld tokens, %.1f a second\n", (long long)n, (double)n / (p.first - p.begin));
+  if (cli_has(a, "time") && p.made > 1) fprintf(stderr, "new: %lld tokens, %.1f a second behind the first\n", (long long)p.made, (double)(p.made - 1) / (p.last - p.first));
   sigaction(SIGINT, &before, NULL);
   tt_generator_free(g);
   free(ids);
