@@ -234,6 +234,26 @@ Test(emit, reductions, .timeout = 120) {
   check_all(ks, n, limits);
 }
 
+/* Quotients and remainders of places up to 2^31, which are products and shifts. Steps are no multiples of the divisor, which would be divided at once. */
+Test(emit, quotients) {
+  enum { N = 1000 };
+  static lp_kernel *ks[100];
+  static const int64_t by[] = {3, 5, 7, 9, 10, 34, 100, 641, 12289, 1000003, 536870909, 2147483629};
+  int n = 0;
+  for (size_t i = 0; i < sizeof by / sizeof *by; i++)
+    for (int far = 0; far < 2; far++) {
+      lp_kernel *k = lp_new("quotients", 1);
+      int out = lp_buffer_add(k, "out", TT_I64, 2 * N, true, false), j = lp_var_add(k, "j", N);
+      lp_cursor at = {&k->body}, inside;
+      lp_for(k, &at, j, 0, N, 1, &inside);
+      lp_ref a = lp_add(k, lp_mul(k, lp_var(k, j), far ? 2147473 : 1), lp_int(k, 1));            /* a prime */
+      emit_store(k, &inside, out, lp_var(k, j), lp_div(k, a, by[i]), 0);
+      emit_store(k, &inside, out, lp_add(k, lp_var(k, j), lp_int(k, N)), lp_mod(k, a, by[i]), 0);
+      ks[n++] = k;
+    }
+  check_all(ks, n, NULL);
+}
+
 /* ---- kernels at random */
 
 typedef struct {
