@@ -268,6 +268,7 @@ typedef struct {
   tt_augment augment;              /* of the training part; mixup and cutmix: the loss is given labels of real type, [B, classes] */
   const char *log, *checkpoint;    /* JSON lines; folder */
   int64_t checkpoint_every;        /* steps; 0: each epoch */
+  const tt_tokenizer *tokenizer;   /* of the text: its vocab.json and merges.txt stand beside the first checkpoint. NULL: none */
   bool resume;
   void (*report)(void *user, const char *line, bool transient);   /* progress */
   void *user;

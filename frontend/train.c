@@ -54,7 +54,7 @@ static tt_status run(tt_model *m, const tt_train_options *o, const char *cpu, pa
   tt_fit_options f = {.params = tt_model_params(m), .team = tt_model_team(m, err), .train = p->train ? p->train : o->train,
                       .test = p->test ? p->test : o->test, .metrics = o->metrics,
                       .epochs = o->epochs ? o->epochs : 1, .max_steps = o->max_steps, .seed = o->seed, .log = o->log, .checkpoint = o->checkpoint,
-                      .averages = o->ema > 0, .checkpoint_every = o->checkpoint_every, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
+                      .averages = o->ema > 0, .checkpoint_every = o->checkpoint_every, .tokenizer = o->tokenizer, .resume = o->resume, .report = o->report, .user = o->user, .stop = o->stop};
   if (!f.team) return err->status;
   if (f.train->n < batch)
     return tt_fail(err, TT_INVALID, "error: a batch of %lld, but %s has %lld %s to train on\n  at tt_train\n  fix: make the batch smaller", (long long)batch, f.train->name, (long long)f.train->n, tt_dataset_samples(f.train));

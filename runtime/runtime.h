@@ -261,6 +261,7 @@ typedef struct {
   const char *log;                 /* JSON lines; NULL: none */
   const char *checkpoint;          /* folder; NULL: none */
   int64_t checkpoint_every;        /* steps; 0: each epoch */
+  const tt_tokenizer *tokenizer;   /* of the text: its vocab.json and merges.txt stand beside the first checkpoint. NULL: none */
   bool resume;
   const char *config;              /* text that must be equal on resume: model, optimizer, seed, CPU */
   void (*report)(void *user, const char *line, bool transient);   /* progress; NULL: silent. transient: to be overwritten */

@@ -40,6 +40,7 @@ typedef struct {
   tt_tensor **snapshot;                                  /* NULL: the model is too large */
   rt_position snapshot_at;
   int64_t steps_done, saved_step;
+  bool tokenizer_saved;
   double reported;
 } fit;
 
@@ -121,7 +122,9 @@ static tt_status explain(fit *f, double loss) {
 
 static tt_status save(fit *f) {
   if (!f->o->checkpoint || f->saved_step == f->at.step) return TT_OK;
-  tt_status status = rt_checkpoint_save(f->o->checkpoint, f->o->params, &f->at, f->err);
+  tt_status status = f->o->tokenizer && !f->tokenizer_saved ? tt_tokenizer_save(f->o->tokenizer, f->o->checkpoint, f->err) : TT_OK;
+  f->tokenizer_saved = true;
+  if (status == TT_OK) status = rt_checkpoint_save(f->o->checkpoint, f->o->params, &f->at, f->err);
   if (status == TT_OK) f->saved_step = f->at.step;
   return status;
 }

@@ -181,15 +181,13 @@ int cli_train(const cli_args *a) {
       .train = data.train, .test = data.test, .epochs = epochs, .max_steps = max_steps, .batch = batch, .lr = lr, .schedule = schedule, .warmup = warmup,
       .step_size = step_size, .gamma = gamma, .power = power, .restart_factor = restart_factor, .optimizer = update.optimizer, .hyper = update.hyper,
       .no_decay_norm_bias = update.no_decay_norm_bias, .ema = ema, .patience = patience, .clip_norm = update.clip_norm, .accumulate = accumulate, .memory_budget = budget, .seed = (uint64_t)seed, .augment = augment, .metrics = metrics, .log = cli_get(a, "log", NULL),
-      .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .resume = cli_has(a, "resume"),
+      .checkpoint = cli_get(a, "checkpoint", NULL), .checkpoint_every = every, .tokenizer = data.tokenizer, .resume = cli_has(a, "resume"),
       .report = cli_has(a, "quiet") ? NULL : report, .stop = &interrupted, .watch = watch.times ? cli_watch_pass : NULL, .kernel = cli_watch_kernel, .user = &watch};
     memcpy(o.groups, update.groups, sizeof o.groups);
     memcpy(o.milestones, milestones, sizeof milestones);
     tt_status status = tt_train(m, &o, &result, &err);
     sigaction(SIGINT, &before, NULL);
     cli_warnings(m);
-    const char *folder = cli_get(a, "checkpoint", NULL);
-    if (folder && data.tokenizer && (status == TT_OK || status == TT_INTERRUPTED)) tt_tokenizer_save(data.tokenizer, folder, &err);
     if (status == TT_OK) {
       printf("%s: %lld steps in %.1f s (%.0f %s/s), loss %.4f, ", info->name, (long long)result.steps, result.seconds, result.samples_per_second, tt_dataset_samples(data.train), result.loss);
       if (info->sample) printf("test loss %.4f", result.test_loss);
