@@ -45,7 +45,8 @@ bool con_pairs(contraction *c) {
   bool narrow = true;
   for (int i = 0; i < c->n_axes; i++) narrow &= extent(c, i) > 0, at[i] = lp_int(k, 0);
   for (int which = A; narrow && which <= B; which++) {
-    const lp_expr *x = &k->exprs[con_load(k, con_operand(c, c->lx, which, at))];
+    lp_ref load = con_load(k, con_operand(c, c->lx, which, at));
+    const lp_expr *x = &k->exprs[load];
     narrow = x->kind == LX_LOAD && x->dtype == TT_BF16;
   }
   if (!narrow) return false;

@@ -217,7 +217,8 @@ static void ask_for_copy(contraction *c, lp_cursor *at_cursor, const tile_place 
   at[c->vec] = lp_int(k, 0);
   at[c->sum[0]] = lp_add(k, from, lp_add(k, lp_mul(k, lp_add(k, lp_mul(k, place->slot, c->chunk), place->number), steps), lp_var(k, step)));
   con_unflatten(c, c->rows, c->n_rows, lp_mul(k, chunk, rows), at);
-  lp_expr x = k->exprs[con_load(k, con_operand(c, c->lx, c->scalar_op, at))];
+  lp_ref load = con_load(k, con_operand(c, c->lx, c->scalar_op, at));      /* makes expressions: k->exprs moves */
+  lp_expr x = k->exprs[load];
   if (x.kind != LX_LOAD || k->buffers[x.imm].count * bytes <= c->cpu->l2) return;
   lp_cursor inside;
   lp_for(k, at_cursor, step, 0, steps, 0, &inside)->unroll = steps * lines <= 2 * CON_SHORT;
