@@ -64,10 +64,10 @@ static bool compile_rows(side *s, int64_t tokens, tt_error *err) {
 }
 
 static bool side_make(side *s, const cli_args *a, const model_info *info, model_config *arg, const char *backend, tt_dtype dtype, const tt_shape *shape, tt_error *err) {
-  int64_t threads, tokens;
-  if (!cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "generate", 0, 1, &tokens)) return false;
+  int64_t threads, tokens, budget;
+  if (!cli_int(a, "threads", 0, 0, &threads) || !cli_int(a, "generate", 0, 1, &tokens) || !cli_bytes(a, "memory-budget", &budget)) return false;
   tt_model_options mo = {.name = info->name, .seed = 1, .backend = backend, .cpu = cli_get(a, "cpu", NULL), .skip = cli_get(a, "skip", NULL), .n_threads = (int)threads};
-  tt_compile_options co = {.backend = backend, .cpu = mo.cpu, .skip = mo.skip, .train = true, .optimizer = info->optimizer, .hyper = info->hyper};
+  tt_compile_options co = {.backend = backend, .cpu = mo.cpu, .skip = mo.skip, .train = true, .optimizer = info->optimizer, .hyper = info->hyper, .memory_budget = strcmp(backend, "interp") ? budget : 0};
   s->model = tt_model_new(info->function, arg, &mo, err);
   if (!s->model || !(tokens ? compile_rows(s, tokens, err) : tt_model_compile(s->model, dtype, shape, model_labels(info), &co, &s->program, err) == TT_OK)) return false;
   rt_team *team = tt_model_team(s->model, err);
@@ -186,6 +186,7 @@ int bench_steps(const cli_args *a, bool kernels) {
       if (!bench_kernels(a, models[i], &err)) return err.status ? cli_fail(&err) : 2;
     return 0;
   }
+  if (cli_has(a, "generate")) return cli_usage(a, "--generate goes with bench kernels");
   printf("one training step; medians with 95%% intervals; GFLOP/s count products and convolutions; the bound is their time at the measured f32 peak\n");
   printf("%-16s %9s ms %20s %10s ms\n", "model", "jit", "", "interp");
   json_t *rows = json_array();
